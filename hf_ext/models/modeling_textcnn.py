@@ -1,0 +1,185 @@
+"""TextCNN (Kim 2014) as a `PreTrainedModel`. Saved beside the weights: imports nothing of the package but its neighbours."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from .configuration_textcnn import TextCNNConfig
+from .freezing import freeze_parameters, unfreeze_parameters
+
+
+class TextCNNEmbeddings(nn.Module):
+    """
+    Token vectors: a trained channel, a fixed channel or both.
+
+    The fixed channel is a persistent buffer, because `requires_grad_(False)` set here would not survive
+    `from_pretrained`, which rebuilds the module before it loads the weights.
+    """
+
+    def __init__(self, config: TextCNNConfig):
+        super().__init__()
+        self.word_embeddings = None
+        if config.variant != "static":
+            self.word_embeddings = nn.Embedding(config.vocab_size, config.embed_size)
+        if config.variant in ("static", "multichannel"):
+            self.register_buffer("static_embeddings", torch.zeros(config.vocab_size, config.embed_size))
+        else:
+            self.static_embeddings = None
+
+    def set_word_vectors(self, vectors: torch.Tensor) -> None:
+        """Start every channel from `vectors` of shape (vocab_size, embed_size)."""
+        with torch.no_grad():
+            if self.word_embeddings is not None:
+                self.word_embeddings.weight.copy_(vectors)
+            if self.static_embeddings is not None:
+                self.static_embeddings.copy_(vectors)
+
+    def forward(self, input_ids: torch.Tensor) -> list[torch.Tensor]:
+        channels = []
+        if self.word_embeddings is not None:
+            channels.append(self.word_embeddings(input_ids))
+        if self.static_embeddings is not None:
+            channels.append(F.embedding(input_ids, self.static_embeddings))
+        return channels
+
+
+class TextCNNPreTrainedModel(PreTrainedModel):
+    config_class = TextCNNConfig
+    base_model_prefix = "encoder"
+    main_input_name = "input_ids"
+
+    def _init_weights(self, module):
+        if isinstance(module, TextCNNEmbeddings):
+            bound = self.config.embedding_init_range
+            if module.word_embeddings is not None:
+                init.uniform_(module.word_embeddings.weight, -bound, bound)
+            if module.static_embeddings is not None:
+                init.uniform_(module.static_embeddings, -bound, bound)
+        elif isinstance(module, nn.Conv1d):
+            fan_in = module.in_channels * module.kernel_size[0]
+            init.uniform_(module.weight, -(fan_in**-0.5), fan_in**-0.5)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            init.normal_(module.weight, mean=0.0, std=0.01)
+            init.zeros_(module.bias)
+
+
+class TextCNNModel(TextCNNPreTrainedModel):
+    """Embeddings, convolutions and max-over-time pooling: token ids (rows, length) -> features (rows, features)."""
+
+    def __init__(self, config: TextCNNConfig):
+        super().__init__(config)
+        self.embeddings = TextCNNEmbeddings(config)
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(config.embed_size, config.num_filters, width) for width in config.filter_sizes
+        )
+        self.post_init()
+
+    def get_input_embeddings(self):
+        return self.embeddings.word_embeddings
+
+    def set_input_embeddings(self, value):
+        self.embeddings.word_embeddings = value
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        if attention_mask is None:
+            attention_mask = input_ids != self.config.pad_token_id
+        mask = attention_mask.bool()
+        # Zeros on both sides let every filter see every token at each of its positions, and give texts that are
+        # shorter than a filter (or empty) a window at all.
+        margin = max(self.config.filter_sizes) - 1
+        channels = [
+            F.pad((vectors * mask.unsqueeze(-1).to(vectors.dtype)).transpose(1, 2), (margin, margin))
+            for vectors in self.embeddings(input_ids)
+        ]
+        # Windows that begin beyond the last token hold only padding. They are left out of the maximum, so that a
+        # text's features do not depend on how far its batch was padded; window 0 stays for empty texts.
+        positions = torch.arange(mask.shape[1], device=mask.device)
+        ends = margin + torch.where(mask, positions + 1, 0).amax(dim=1, keepdim=True) if mask.shape[1] else None
+        features = []
+        for convolution in self.convolutions:
+            weight, bias = convolution.weight, convolution.bias
+            responses = sum(F.conv1d(channel, weight) for channel in channels) + bias.unsqueeze(-1)
+            if ends is not None:
+                starts = torch.arange(responses.shape[2], device=mask.device)
+                beyond = (starts >= ends) & (starts > 0)
+                responses = responses.masked_fill(beyond.unsqueeze(1), float("-inf"))
+            features.append(F.relu(responses.amax(dim=2)))
+        return torch.cat(features, dim=1)
+
+
+class TextCNNForSequenceClassification(TextCNNPreTrainedModel):
+    """
+    Convolutional sentence classifier (Kim 2014, "Convolutional Neural Networks for Sentence Classification").
+
+    Trains on single-label (cross-entropy), multi-label (binary cross-entropy) and regression (mean squared error)
+    targets, chosen by `config.problem_type`, or from the labels as the library's other heads do.
+
+    Example:
+
+    ```python
+    >>> from hf_ext import TextCNNConfig, TextCNNForSequenceClassification
+    >>> model = TextCNNForSequenceClassification(TextCNNConfig(vocab_size=1000, num_labels=2))
+    ```
+    """
+
+    def __init__(self, config: TextCNNConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.encoder = TextCNNModel(config)
+        self.dropout = nn.Dropout(config.dropout_prob)
+        self.classifier = nn.Linear(config.num_filters * len(config.filter_sizes), config.num_labels)
+        self.post_init()
+
+    def freeze_parameters(self, patterns: list[str]) -> list[str]:
+        """Exclude parameters from training by name pattern; see [`hf_ext.freeze_parameters`]."""
+        return freeze_parameters(self, patterns)
+
+    def unfreeze_parameters(self, patterns: list[str]) -> list[str]:
+        """Train parameters again by name pattern; see [`hf_ext.unfreeze_parameters`]."""
+        return unfreeze_parameters(self, patterns)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        return_dict: bool | None = None,
+    ) -> SequenceClassifierOutput | tuple[torch.Tensor, ...]:
+        """
+        Args:
+            input_ids (`torch.LongTensor` of shape `(rows, length)`): Token ids.
+            attention_mask (`torch.Tensor` of shape `(rows, length)`, *optional*):
+                1 for tokens, 0 for padding. By default everything but `config.pad_token_id` is a token.
+            labels (`torch.Tensor`, *optional*):
+                Class ids of shape `(rows,)`, 0/1 floats of shape `(rows, num_labels)` or values of shape `(rows,)`.
+
+        Returns:
+            [`~transformers.modeling_outputs.SequenceClassifierOutput`] with logits of shape `(rows, num_labels)`.
+        """
+        features = self.dropout(self.encoder(input_ids, attention_mask))
+        logits = F.linear(features, self._bounded_weight(), self.classifier.bias)
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config)
+        if return_dict is False:
+            return (logits,) if loss is None else (loss, logits)
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+
+    def _bounded_weight(self) -> torch.Tensor:
+        """The classifier's weight with each class's vector shortened to `config.max_norm` (Kim 2014, section 2.1)."""
+        weight, bound = self.classifier.weight, self.config.max_norm
+        if bound is None:
+            return weight
+        if self.training:
+            # Kim projects after each step; doing it at the start of the next forward is the same trajectory.
+            with torch.no_grad():
+                weight.renorm_(p=2, dim=0, maxnorm=bound)
+            return weight
+        return torch.renorm(weight, p=2, dim=0, maxnorm=bound)
+
+
+TextCNNForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")

@@ -1,0 +1,266 @@
+"""ExtendedTrainer: a `Trainer` whose loss is right under accumulation and DDP, and that asks its callbacks."""
+
+import os
+
+import torch
+from torch.utils.data import SequentialSampler
+from transformers import Trainer
+from transformers.trainer_utils import has_length
+from transformers.utils import logging
+
+from hf_ext.callbacks.base import ExtensionCallback
+from hf_ext.data.sampling import LengthGroupedSampler
+from hf_ext.layers import layer_groups
+from hf_ext.optimizers import SparseAdamW, clip_mixed_grad_norm_, large_embeddings
+
+logger = logging.get_logger(__name__)
+
+
+class ExtendedTrainer(Trainer):
+    r"""
+    A [`~transformers.Trainer`] that composes techniques and mends what would falsify them.
+
+    - The loss of an optimizer step is the mean over all of its targets, however they are spread over micro-batches
+      and processes. (The plain Trainer multiplies the loss and the gradient of most classification models by the
+      number of accumulation steps and of processes: transformers#47688.)
+    - [`ExtensionCallback`]s shape the optimizer's groups, the order of the rows and the logs.
+    - The order of the rows survives a resume in the middle of an epoch, also on several processes.
+    - `train_sampling_strategy="group_by_length"` sorts training batches only; predictions keep the data's order.
+    - A launch of several processes that would train separate models raises.
+
+    Args:
+        sparse_embeddings (`bool`, *optional*):
+            Update only the embedding rows that a batch contains (see [`SparseAdamW`]). By default on where it saves
+            time: AdamW on a CPU, without `torch_compile`, for embeddings of at least 2,048 rows.
+        kwargs:
+            As [`~transformers.Trainer`].
+
+    A subclass with a loss of its own overrides [`~ExtendedTrainer.batch_loss`].
+    """
+
+    # The loss that `compute_loss` returns is a mean over micro-batches still to be divided by their number.
+    loss_is_scaled_for_ga = False
+
+    def __init__(self, *args, sparse_embeddings: bool | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        # Classification heads accept `num_items_in_batch` and ignore it; the Trainer then skips its own scaling.
+        self.model_accepts_loss_kwargs = False
+        self.sparse_embeddings = sparse_embeddings
+        self._sparse_modules = []
+        launched = int(os.environ.get("WORLD_SIZE", "1"))
+        if self.args.world_size != launched:
+            raise RuntimeError(
+                f"{launched} processes were launched, but each sees a world of {self.args.world_size}: they would "
+                "train separate models and overwrite each other's files. On machines without an accelerator pass "
+                "TrainingArguments(use_cpu=True) (--use_cpu), which joins them through gloo."
+            )
+
+    # ---- Loss ----
+
+    def batch_loss(self, model, inputs) -> tuple[torch.Tensor, object]:
+        """
+        The mean loss over one micro-batch, and the model's outputs. Override this for a loss of your own.
+
+        Args:
+            model (`torch.nn.Module`): The (wrapped) model.
+            inputs (`dict[str, torch.Tensor]`): The batch on the model's device.
+
+        Returns:
+            `tuple[torch.Tensor, Any]`: A scalar and what the model returned.
+        """
+        return super().compute_loss(model, inputs, return_outputs=True)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        targets = count_targets(inputs)
+        loss, outputs = self.batch_loss(model, inputs)
+        if num_items_in_batch is not None:
+            # This batch's share of the step's targets. Averaging over processes and dividing by the accumulation
+            # steps, as happens next, then gives the mean over all targets, also when micro-batches are uneven.
+            share = targets * self.accelerator.num_processes / num_items_in_batch
+            loss = loss * (share * self.current_gradient_accumulation_steps)
+        return (loss, outputs) if return_outputs else loss
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        targets = sum(count_targets(batch) for batch in batches)
+        if self.args.world_size > 1:
+            targets = self.accelerator.reduce(torch.tensor(float(targets), device=device)).item()
+        return batches, targets or None
+
+    def _get_num_items_in_batch(self, batch_samples, device):
+        return None
+
+    # ---- Optimizer ----
+
+    def create_optimizer(self, model=None):
+        if self.optimizer is None and self.optimizer_cls_and_kwargs is None:
+            opt_model = self.model if model is None else model
+            self.optimizer_cls_and_kwargs = self._extended_optimizer(opt_model)
+            try:
+                return super().create_optimizer(model)
+            finally:
+                self.optimizer_cls_and_kwargs = None
+        return super().create_optimizer(model)
+
+    def _extended_optimizer(self, model):
+        """Class and arguments of the optimizer, with what the techniques ask of them."""
+        optimizer_cls, kwargs = self.get_optimizer_cls_and_kwargs(self.args, model)
+        if self._wants_sparse_embeddings(optimizer_cls):
+            self._sparse_modules = large_embeddings(model)
+            if self._sparse_modules:
+                optimizer_cls = SparseAdamW
+                for module in self._sparse_modules:
+                    module.sparse = True
+        groups = layer_groups(model)
+        scales = self._ask("learning_rate_scales", groups, self.args)
+        if scales is not None:
+            kwargs = {**kwargs, "params": self._scaled_groups(model, groups, scales)}
+        return optimizer_cls, kwargs
+
+    def _scaled_groups(self, model, groups, scales):
+        unknown = sorted(set(scales) ^ set(groups))
+        if unknown:
+            raise ValueError(
+                f"learning_rate_scales must name every layer group of the model once: {', '.join(groups)}. "
+                f"Missing or unknown: {', '.join(unknown)}."
+            )
+        parameters = dict(model.named_parameters())
+        decayed = set(self.get_decay_parameter_names(model))
+        scaled = []
+        for group, names in groups.items():
+            for decay in (True, False):
+                members = [parameters[n] for n in names if (n in decayed) == decay and parameters[n].requires_grad]
+                if members:
+                    scaled.append(
+                        {
+                            "params": members,
+                            "weight_decay": self.args.weight_decay if decay else 0.0,
+                            "lr": float(self.args.learning_rate * scales[group]),
+                            "layer_group": group,
+                        }
+                    )
+        return scaled
+
+    def _wants_sparse_embeddings(self, optimizer_cls) -> bool:
+        supported = optimizer_cls is torch.optim.AdamW and self.args.device.type == "cpu" and not self.args.torch_compile
+        if self.sparse_embeddings and not supported:
+            raise ValueError(
+                "sparse_embeddings=True needs an AdamW optimizer (optim=adamw_torch or adamw_torch_fused) on a CPU "
+                f"without torch_compile; this run has optim={self.args.optim.value}, device={self.args.device}, "
+                f"torch_compile={self.args.torch_compile}. Leave sparse_embeddings out to have it chosen."
+            )
+        return supported and self.sparse_embeddings is not False
+
+    def _clip_grad_norm(self, model):
+        if self._sparse_modules:
+            return clip_mixed_grad_norm_(model.parameters(), self.args.max_grad_norm)
+        return super()._clip_grad_norm(model)
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        if self._sparse_modules and grad_norm is None:
+            return clip_mixed_grad_norm_(model.parameters(), float("inf"))
+        return super()._get_grad_norm(model, grad_norm=grad_norm)
+
+    # ---- Rows ----
+
+    def get_train_dataloader(self):
+        dataloader = super().get_train_dataloader()
+        batch_sampler = getattr(dataloader, "batch_sampler", None)
+        while hasattr(batch_sampler, "batch_sampler"):
+            batch_sampler = batch_sampler.batch_sampler
+        if hasattr(getattr(batch_sampler, "sampler", None), "set_epoch") and hasattr(dataloader, "set_sampler"):
+            # Otherwise a resume inside an epoch cannot reach the sampler through the sharding wrapper, and the
+            # rest of that epoch comes in the first epoch's order.
+            dataloader.set_sampler(batch_sampler.sampler)
+        return dataloader
+
+    def _get_train_sampler(self, train_dataset=None):
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        # The callbacks get the data with all columns; `train_dataset` here has lost those the model does not take.
+        sampler = self._ask("train_sampler", self.train_dataset, self.args)
+        if sampler is not None:
+            return sampler
+        if self.args.train_sampling_strategy == "group_by_length" and has_length(dataset):
+            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+            return LengthGroupedSampler(
+                self._lengths(self.train_dataset), self._train_batch_size * self.args.world_size, seed
+            )
+        return super()._get_train_sampler(train_dataset)
+
+    def _lengths(self, dataset) -> list[int]:
+        column = self.args.length_column_name
+        if column in getattr(dataset, "column_names", ()):
+            return dataset[column]
+        name = self.processing_class.model_input_names[0] if self.processing_class is not None else "input_ids"
+        return [len(row[name]) for row in dataset]
+
+    def _get_eval_sampler(self, eval_dataset):
+        if self.args.train_sampling_strategy == "group_by_length":
+            return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
+        return super()._get_eval_sampler(eval_dataset)
+
+    # ---- Callbacks ----
+
+    def _extension_callbacks(self) -> list[ExtensionCallback]:
+        return [callback for callback in self.callback_handler.callbacks if isinstance(callback, ExtensionCallback)]
+
+    def _ask(self, question: str, *arguments):
+        """The one answer to `question` among the callbacks, or `None`."""
+        answers = {
+            type(callback).__name__: answer
+            for callback in self._extension_callbacks()
+            if (answer := getattr(callback, question)(*arguments)) is not None
+        }
+        if len(answers) > 1:
+            raise ValueError(f"{' and '.join(answers)} both answer {question}; a run can follow one of them.")
+        return next(iter(answers.values()), None)
+
+    def train(self, *args, **kwargs):
+        for callback in self._extension_callbacks():
+            callback.asked = True
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            # The model may go on to an optimizer that refuses sparse gradients.
+            for module in self._sparse_modules:
+                module.sparse = False
+            self._sparse_modules = []
+
+    def log(self, logs, start_time=None):
+        if "loss" in logs:
+            for source, metrics in [("the optimizer", self._group_learning_rates(logs))] + [
+                (type(callback).__name__, callback.metrics()) for callback in self._extension_callbacks()
+            ]:
+                clash = sorted(set(logs) & set(metrics))
+                if clash:
+                    raise ValueError(f"{source} reports {', '.join(clash)}, which this log already holds.")
+                logs.update(metrics)
+        super().log(logs, start_time)
+
+    def _group_learning_rates(self, logs) -> dict[str, float]:
+        groups = self.optimizer.param_groups
+        if "learning_rate" not in logs or "layer_group" not in groups[0]:
+            return {}
+        first = groups[0].get("initial_lr", groups[0]["lr"])
+        return {
+            f"learning_rate/{group['layer_group']}": logs["learning_rate"] * group.get("initial_lr", group["lr"]) / first
+            for group in groups
+        }
+
+
+def count_targets(inputs: dict[str, torch.Tensor]) -> int:
+    """
+    How many targets a batch's mean loss is a mean over, up to a factor that is the same for all batches.
+
+    Args:
+        inputs (`dict[str, torch.Tensor]`): A batch; integer labels of -100 are no targets. Without labels, its rows.
+
+    Returns:
+        `int`
+    """
+    labels = inputs.get("labels")
+    if labels is None:
+        return len(next(value for value in inputs.values() if isinstance(value, torch.Tensor)))
+    if labels.is_floating_point():
+        return labels.numel()
+    return int(labels.ne(-100).sum())

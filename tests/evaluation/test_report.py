@@ -1,0 +1,260 @@
+import html.parser
+import math
+import re
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from hf_ext.evaluation.predictions import Predictions
+from hf_ext.evaluation.report import results_table, write_model_card, write_report
+
+
+SCRIPT = "<script>alert(1)</script>"
+METRICS = {"validation": {"accuracy": 0.75, "loss": 0.5}, "test": {"loss": 0.6, "f1_macro": 0.7, "accuracy": 0.8}}
+INTERVALS = {"test": {"accuracy": (0.71, 0.89)}}
+HISTORY = [
+    {"step": 10, "epoch": 0.5, "loss": 0.9, "grad_norm": math.nan, "learning_rate": 1e-4},
+    {"step": 20, "epoch": 1.0, "loss": 0.4, "grad_norm": 1.0, "learning_rate": 5e-5},
+    {"step": 20, "epoch": 1.0, "eval_loss": 0.6, "eval_accuracy": 0.7},
+    {"step": 20, "epoch": 1.0, "train_runtime": 3.0},
+]
+RUN = {
+    "command": f"train {SCRIPT}",
+    "seed": 42,
+    "arguments": {"learning_rate": 1e-4, "train_file": "/home/someone/data/train.csv", "lora": {"rank": 8}},
+    "versions": {},
+}
+
+
+def single_label(rows=300, classes=3, labelled=True):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, classes, rows)
+    logits = rng.normal(size=(rows, classes))
+    logits[np.arange(rows), labels] += 1.5
+    return Predictions.from_logits(
+        logits,
+        labels if labelled else None,
+        [f"{SCRIPT} row {i} " + "long " * 100 for i in range(rows)],
+        problem_type="single_label_classification",
+        label_names=["a<b", *(f"class {i}" for i in range(1, classes))],
+    )
+
+
+def multi_label():
+    rng = np.random.default_rng(0)
+    return Predictions.from_logits(
+        rng.normal(size=(50, 3)),
+        rng.integers(0, 2, (50, 3)),
+        ["text"] * 50,
+        problem_type="multi_label_classification",
+        label_names=["x", "y", "z"],
+    )
+
+
+def regression():
+    values = np.random.default_rng(0).normal(size=(2500, 2))
+    return Predictions.from_logits(
+        values[:, :1], values[:, 1], [("left", "right")] * 2500, problem_type="regression", label_names=["value"]
+    )
+
+
+def render(path, splits, **kwargs):
+    arguments = {"title": "A title", "metrics": {}, "intervals": {}, "history": [], "run": {}, "notes": [], **kwargs}
+    return write_report(path, splits=splits, **arguments).read_text(encoding="utf-8")
+
+
+class Outline(html.parser.HTMLParser):
+    """Checks that tags are balanced and collects what the tests look at."""
+
+    VOID = {"meta", "link", "hr", "br"}
+
+    def __init__(self, page):
+        super().__init__()
+        self.open, self.tags, self.ids, self.loaded, self.text = [], [], [], [], []
+        self.feed(page)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.append((tag, attrs))
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if "id" in attrs:
+            self.ids.append(attrs["id"])
+        self.loaded += [attrs[name] for name in ("src", "href", "xlink:href") if name in attrs]
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def count(self, tag):
+        return sum(name == tag for name, _ in self.tags)
+
+
+CASES = {
+    "single label": ({"test": single_label()}, ["Confusion matrix", "Classes", "Calibration", "Most confident wrong"]),
+    "many classes": ({"test": single_label(classes=25)}, ["Most confused pairs", "Classes", "Calibration", "Most conf"]),
+    "multi-label": ({"test": multi_label()}, ["Classes", "Most confident wrong answers"]),
+    "regression": ({"test": regression()}, ["Predicted against true values", "Largest errors"]),
+    "unlabelled": ({"predict": single_label(labelled=False)}, ["Predicted classes"]),
+    "empty": ({"test": single_label(rows=0)}, []),
+    "two splits": ({"validation": multi_label(), "test": regression()}, ["Classes", "Most", "Predicted", "Largest"]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_page_is_sound_and_shows_only_what_there_is(case, tmp_path):
+    splits, headings = CASES[case]
+    page = render(tmp_path / "report.html", splits)
+    outline = Outline(page)
+
+    found = re.findall("<h3>(.*?)</h3>", page)
+    assert len(found) == len(headings) and all(a.startswith(b) for a, b in zip(found, headings))
+    assert [outline.count(tag) for tag in ("header", "nav", "main", "h1", "script")] == [1, 1, 1, 1, 0]
+    assert outline.count("section") == outline.count("h2") == 1 + len(splits)
+    assert outline.count("table") == outline.count("caption")
+    assert all("scope" in attrs for tag, attrs in outline.tags if tag == "th")
+    assert all(attrs["aria-label"] for tag, attrs in outline.tags if tag == "svg")
+    assert len(outline.ids) == len(set(outline.ids))
+    # Nothing to load: only places on the page and the empty icon.
+    assert all(link == "data:," or link[1:] in outline.ids for link in outline.loaded)
+    assert "url(http" not in page and "@import" not in page
+
+
+def test_everything_is_escaped(tmp_path):
+    page = render(
+        tmp_path / "report.html",
+        {SCRIPT: single_label()},
+        title=SCRIPT,
+        metrics={SCRIPT: {SCRIPT: 0.5}},
+        history=[{"step": 1, f"learning_rate/{SCRIPT}$": 0.1}],
+        run=RUN,
+        notes=[SCRIPT],
+    )
+    outline = Outline(page)
+    assert outline.count("script") == 0
+    assert "<script" not in page
+    assert "a<b" in outline.text
+    assert any(text.startswith(f"{SCRIPT} row") for text in outline.text)
+    assert max(len(text) for text in outline.text if " row " in text) == 301
+
+
+def test_full_report(tmp_path):
+    page = render(
+        tmp_path / "report.html",
+        {"test": single_label()},
+        metrics=METRICS,
+        intervals=INTERVALS,
+        history=HISTORY,
+        run=RUN,
+        notes=["10 % was held out."],
+    )
+    outline = Outline(page)
+    text = "\n".join(outline.text)
+    labels = [attrs["aria-label"] for tag, attrs in outline.tags if tag == "svg"]
+    assert [label.split(" by step")[0] for label in labels[:4]] == [
+        "Loss",
+        "Evaluation score",
+        "Gradient norm",
+        "Learning rate",
+    ]
+    assert "loss from 0.9 to 0.4; eval_loss from 0.6 to 0.6" in labels[0]
+    for expected in ("10 % was held out.", "0.7100 to 0.8900", "lora.rank", "All other metrics", "0.7500"):
+        assert expected in text
+
+
+def test_numbers_match_scikit_learn(tmp_path):
+    from sklearn.metrics import classification_report, confusion_matrix
+
+    data = single_label()
+    page = render(tmp_path / "report.html", {"test": data})
+    cells = [int(cell) for cell in re.findall(r'style="--share:[0-9.]*">(\d+)<', page)]
+    assert cells == confusion_matrix(data.labels, data.predictions).ravel().tolist()
+    report = classification_report(data.labels, data.predictions, target_names=data.label_names, output_dict=True)
+    for name in data.label_names[1:]:
+        row = re.search(rf'<th scope="row">{name}</th>(<td class="number">.*)</tr>', page)[1]
+        shown = [float(value) for value in re.findall(r">([0-9.]+)<", row)]
+        scores = [report[name][key] for key in ("precision", "recall", "f1-score", "support")]
+        assert shown == pytest.approx(scores, abs=5e-5)
+
+
+def test_equal_arguments_give_equal_bytes(tmp_path):
+    pages = [
+        render(tmp_path / name, {"a": single_label(), "b": regression()}, metrics=METRICS, history=HISTORY, run=RUN)
+        for name in ("1.html", "2.html")
+    ]
+    assert pages[0] == pages[1]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_many_rows_and_a_long_history_stay_small_and_fast(tmp_path):
+    history = [{"step": i, "loss": 1 / (i + 1), "learning_rate": 0.1} for i in range(20_000)]
+    start = time.monotonic()
+    page = render(tmp_path / "report.html", {"test": single_label(rows=20_000, classes=20)}, history=history)
+    assert time.monotonic() - start < 15
+    assert len(page) < 1_000_000
+
+
+def test_results_table_is_aligned():
+    assert results_table(METRICS, INTERVALS).splitlines() == [
+        "split       metric     value     95 % interval",
+        "validation  accuracy  0.7500",
+        "test        accuracy  0.8000  [0.7100, 0.8900]",
+        "test        f1_macro  0.7000",
+    ]
+    assert "my_metric" in results_table({"test": {"my_metric": math.nan}}, {})
+
+
+def card(path, **kwargs):
+    arguments = {"title": "A | title", "base_model": None, "metrics": METRICS, "intervals": INTERVALS, "run": RUN}
+    return write_model_card(path, **{**arguments, "notes": ["10 % was held out."], **kwargs})
+
+
+def test_model_card_metadata_round_trips(tmp_path):
+    from huggingface_hub import ModelCard
+
+    data = ModelCard.load(card(tmp_path / "README.md", base_model="org/tiny-bert")).data
+    assert (data.base_model, data.pipeline_tag, data.library_name) == (
+        "org/tiny-bert",
+        "text-classification",
+        "transformers",
+    )
+    results = [(result.metric_type, result.metric_value, result.dataset_split) for result in data.eval_results]
+    assert results == [("accuracy", 0.8, "test"), ("f1", 0.7, "test")]
+
+
+def test_model_card_text(tmp_path):
+    content = card(tmp_path / "README.md", title="A <b>", base_model="/home/someone/checkpoint").read_text()
+    assert "| test | Accuracy | 0.8000 | [0.7100, 0.8900] |" in content
+    assert "# A &lt;b>" in content
+    assert "- train_file: `train.csv`" in content and "- seed: `42`" in content
+    assert "- 10 % was held out." in content
+    assert "Fine-tuned from `checkpoint`." in content and "/home" not in content and "base_model" not in content
+
+
+def test_model_card_without_results(tmp_path):
+    from huggingface_hub import ModelCard
+
+    path = card(tmp_path / "README.md", metrics={}, run={}, notes=[])
+    assert ModelCard.load(path).data.eval_results is None
+    assert re.findall("^## .*", path.read_text(), flags=re.MULTILINE) == ["## How to use"]
+    undefined = card(tmp_path / "README.md", metrics={"test": {"mcc": math.nan}})
+    assert "Matthews correlation | undefined" in undefined.read_text() and "nan" not in undefined.read_text().lower()
+
+
+def test_import_is_cheap():
+    code = "import sys, hf_ext.evaluation.report; print([m for m in %r if m in sys.modules])"
+    heavy = ["matplotlib", "sklearn", "jinja2", "huggingface_hub", "transformers", "torch"]
+    done = subprocess.run([sys.executable, "-c", code % heavy], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
