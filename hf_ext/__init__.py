@@ -1,5 +1,78 @@
 """hf_ext: the fine-tuning techniques that the Hugging Face Trainer lacks, as parts that compose."""
 
+from hf_ext.arguments import DataArguments, LaterArguments, ModelArguments, RecipeTrainingArguments, RunArguments
+from hf_ext.callbacks import ExtensionCallback
+from hf_ext.configuration import parse_arguments
+from hf_ext.data.loading import TextData, load_text_data
+from hf_ext.data.sampling import LengthGroupedSampler
+from hf_ext.data.tokenization import tokenize_dataset
+from hf_ext.defaults import complete_training_values
+from hf_ext.errors import ConfigurationError, DataError, UsageError, readable_errors
+from hf_ext.evaluation.metrics import build_compute_metrics
+from hf_ext.evaluation.predictions import Predictions
+from hf_ext.evaluation.report import results_table, write_model_card, write_report
+from hf_ext.evaluation.significance import bootstrap_intervals, metric_intervals
+from hf_ext.layers import freeze_parameters, layer_groups, unfreeze_parameters
+from hf_ext.models import TextCNNConfig, TextCNNForSequenceClassification
+from hf_ext.models.building import TextCNNArguments, build_textcnn, load_config, load_pretrained
+from hf_ext.models.word_tokenizer import build_word_tokenizer, load_word_vectors
+from hf_ext.optimizers import SparseAdamW
+from hf_ext.results import (
+    check_metric_for_best_model,
+    predict_splits,
+    resume_point,
+    task_of_config,
+    write_results,
+)
+from hf_ext.run_record import RunRecord, check_output_dir, clear_output_dir, start_training_log
+from hf_ext.trainers import ExtendedTrainer
 from hf_ext.version import __version__
 
-__all__ = ["__version__"]
+__all__ = [
+    "ConfigurationError",
+    "DataArguments",
+    "DataError",
+    "ExtendedTrainer",
+    "ExtensionCallback",
+    "LaterArguments",
+    "LengthGroupedSampler",
+    "ModelArguments",
+    "Predictions",
+    "RecipeTrainingArguments",
+    "RunArguments",
+    "RunRecord",
+    "SparseAdamW",
+    "TextCNNArguments",
+    "TextCNNConfig",
+    "TextCNNForSequenceClassification",
+    "TextData",
+    "UsageError",
+    "__version__",
+    "bootstrap_intervals",
+    "build_compute_metrics",
+    "build_textcnn",
+    "build_word_tokenizer",
+    "check_metric_for_best_model",
+    "check_output_dir",
+    "clear_output_dir",
+    "complete_training_values",
+    "freeze_parameters",
+    "layer_groups",
+    "load_config",
+    "load_pretrained",
+    "load_text_data",
+    "load_word_vectors",
+    "metric_intervals",
+    "parse_arguments",
+    "predict_splits",
+    "readable_errors",
+    "results_table",
+    "resume_point",
+    "start_training_log",
+    "task_of_config",
+    "tokenize_dataset",
+    "unfreeze_parameters",
+    "write_model_card",
+    "write_report",
+    "write_results",
+]

@@ -11,7 +11,6 @@ from typing import TextIO
 
 import numpy as np
 
-
 __all__ = ["Predictions", "confused_pairs", "open_atomically", "reliability_bins", "sigmoid", "softmax"]
 
 SINGLE_LABEL = "single_label_classification"
@@ -52,7 +51,10 @@ def confused_pairs(labels: np.ndarray, predictions: np.ndarray, num_classes: int
     """
     pairs, counts = np.unique(np.asarray(labels, dtype=np.int64) * num_classes + predictions, return_counts=True)
     order = np.argsort(-counts, kind="stable")
-    return [(int(pair // num_classes), int(pair % num_classes), int(n)) for pair, n in zip(pairs[order], counts[order])]
+    return [
+        (int(pair // num_classes), int(pair % num_classes), int(n))
+        for pair, n in zip(pairs[order], counts[order], strict=True)
+    ]
 
 
 def reliability_bins(
@@ -235,7 +237,9 @@ class Predictions:
             for index, text in enumerate(self.texts):
                 probabilities = None
                 if self.problem_type != REGRESSION:
-                    probabilities = dict(zip(self.label_names, np.round(self.probabilities[index], 6).tolist()))
+                    probabilities = dict(
+                        zip(self.label_names, np.round(self.probabilities[index], 6).tolist(), strict=True)
+                    )
                 row = {
                     "index": index,
                     "label": labels[index],

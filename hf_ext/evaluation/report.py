@@ -7,6 +7,7 @@ import math
 import os
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from hf_ext.evaluation.predictions import (
     open_atomically,
     reliability_bins,
 )
-
 
 __all__ = ["results_table", "write_model_card", "write_report"]
 
@@ -314,7 +314,7 @@ def _predicted_counts(data: Predictions) -> list[tuple[str, int, float]]:
         counts = data.predictions.sum(axis=0)
     else:
         counts = np.bincount(data.predictions, minlength=len(data.label_names))
-    return [(name, int(count), count / len(data.texts)) for name, count in zip(data.label_names, counts)]
+    return [(name, int(count), count / len(data.texts)) for name, count in zip(data.label_names, counts, strict=True)]
 
 
 def _confusion(data: Predictions, pairs: list[tuple[int, int, int]]) -> dict[str, Any]:
@@ -322,7 +322,7 @@ def _confusion(data: Predictions, pairs: list[tuple[int, int, int]]) -> dict[str
     for true, predicted, rows in pairs:
         counts[true, predicted] = rows
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    rows = [list(zip(row.tolist(), share.tolist())) for row, share in zip(counts, shares)]
+    rows = [list(zip(row.tolist(), share.tolist(), strict=True)) for row, share in zip(counts, shares, strict=True)]
     return {"names": data.label_names, "rows": rows}
 
 
@@ -341,17 +341,17 @@ def _per_class(data: Predictions) -> list[tuple[str, list[str], int]]:
     )
     return [
         (name, [f"{score:.4f}" for score in scores], int(support))
-        for name, *scores, support in zip(data.label_names, *columns)
+        for name, *scores, support in zip(data.label_names, *columns, strict=True)
     ]
 
 
 def _errors(data: Predictions) -> list[dict[str, Any]]:
     found = data.most_confident_errors()
     rows = [row for row, _ in found]
-    answers = zip(data.named(data.labels[rows]), data.named(data.predictions[rows]))
+    answers = zip(data.named(data.labels[rows]), data.named(data.predictions[rows]), strict=True)
     return [
         {"row": row, "score": score, "texts": _cut(data.texts[row]), "truth": _answer(truth), "answer": _answer(answer)}
-        for (row, score), (truth, answer) in zip(found, answers)
+        for (row, score), (truth, answer) in zip(found, answers, strict=True)
     ]
 
 
@@ -409,7 +409,8 @@ def _learning_curves(history: list[dict]) -> list[str]:
         curves = {key: curve for key, curve in curves.items() if len(curve)}
         if curves:
             ends = (f"{key} from {curve[0, 1]:.4g} to {curve[-1, 1]:.4g}" for key, curve in curves.items())
-            figures.append(_figure(f"{title} by step: {'; '.join(ends)}.", lambda figure: _plot(figure, title, curves)))
+            label = f"{title} by step: {'; '.join(ends)}."
+            figures.append(_figure(label, partial(_plot, title=title, curves=curves)))
     return figures
 
 
@@ -423,7 +424,7 @@ def _curve(history: list[dict], key: str) -> np.ndarray:
 
 def _plot(figure: Any, title: str, curves: dict[str, np.ndarray]) -> None:
     axes = figure.subplots()
-    for (key, curve), colour, style in zip(curves.items(), COLOURS, LINE_STYLES):
+    for (key, curve), colour, style in zip(curves.items(), COLOURS, LINE_STYLES, strict=False):
         marker = "o" if key.startswith("eval_") or len(curve) == 1 else None
         axes.plot(*curve.T, color=colour, linestyle=style, marker=marker, markersize=4, label=key)
     axes.set(title=title, xlabel="step")

@@ -1,19 +1,19 @@
 """ExtendedTrainer: a `Trainer` whose loss is right under accumulation and DDP, and that asks its callbacks."""
 
+import logging
 import os
 
 import torch
 from torch.utils.data import SequentialSampler
 from transformers import Trainer
 from transformers.trainer_utils import has_length
-from transformers.utils import logging
 
 from hf_ext.callbacks.base import ExtensionCallback
 from hf_ext.data.sampling import LengthGroupedSampler
 from hf_ext.layers import layer_groups
 from hf_ext.optimizers import SparseAdamW, clip_mixed_grad_norm_, large_embeddings
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class ExtendedTrainer(Trainer):
@@ -190,7 +190,7 @@ class ExtendedTrainer(Trainer):
     def _lengths(self, dataset) -> list[int]:
         column = self.args.length_column_name
         if column in getattr(dataset, "column_names", ()):
-            return dataset[column]
+            return list(dataset[column])
         name = self.processing_class.model_input_names[0] if self.processing_class is not None else "input_ids"
         return [len(row[name]) for row in dataset]
 
@@ -236,6 +236,7 @@ class ExtendedTrainer(Trainer):
                     raise ValueError(f"{source} reports {', '.join(clash)}, which this log already holds.")
                 logs.update(metrics)
         super().log(logs, start_time)
+        logger.info("step %d: %s", self.state.global_step, logs)
 
     def _group_learning_rates(self, logs) -> dict[str, float]:
         groups = self.optimizer.param_groups

@@ -6,15 +6,12 @@ import scipy.special
 
 from hf_ext.evaluation.predictions import Predictions, confused_pairs, open_atomically, reliability_bins
 
-
 SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
 
 
 def predict(logits, labels=None, texts=None, problem_type=SINGLE, label_names=("no", "yes"), **kwargs):
     texts = texts or [f"text {i}" for i in range(len(logits))]
-    return Predictions.from_logits(
-        logits, labels, texts, problem_type=problem_type, label_names=label_names, **kwargs
-    )
+    return Predictions.from_logits(logits, labels, texts, problem_type=problem_type, label_names=label_names, **kwargs)
 
 
 def read(path):
@@ -48,8 +45,20 @@ def test_jsonl_of_single_label(tmp_path):
     data = predict(np.array([[0.0, 0.0], [0.0, 9.0]]), np.array([1, 1]), ["é \u2028 \ud800", "b"])
     path = data.to_jsonl(tmp_path / "new" / "predictions.jsonl")
     assert read(path) == [
-        {"index": 0, "label": "yes", "prediction": "no", "probabilities": {"no": 0.5, "yes": 0.5}, "text": "é \u2028 \ud800"},
-        {"index": 1, "label": "yes", "prediction": "yes", "probabilities": {"no": 0.000123, "yes": 0.999877}, "text": "b"},
+        {
+            "index": 0,
+            "label": "yes",
+            "prediction": "no",
+            "probabilities": {"no": 0.5, "yes": 0.5},
+            "text": "é \u2028 \ud800",
+        },
+        {
+            "index": 1,
+            "label": "yes",
+            "prediction": "yes",
+            "probabilities": {"no": 0.000123, "yes": 0.999877},
+            "text": "b",
+        },
     ]
     assert "é" in path.read_text(encoding="utf-8")
     assert [file.name for file in path.parent.iterdir()] == ["predictions.jsonl"]
@@ -103,7 +112,9 @@ def test_most_confident_errors():
         problem_type=MULTI,
     )
     assert multi.most_confident_errors() == [(1, pytest.approx(0.99)), (0, pytest.approx(0.88))]
-    value = predict(np.array([[1.0], [2.0], [3.0]]), np.array([1.0, 5.0, 2.0]), problem_type=REGRESSION, label_names=["v"])
+    value = predict(
+        np.array([[1.0], [2.0], [3.0]]), np.array([1.0, 5.0, 2.0]), problem_type=REGRESSION, label_names=["v"]
+    )
     assert value.most_confident_errors() == [(1, 3.0), (2, 1.0)]
 
 

@@ -11,7 +11,6 @@ import pytest
 from hf_ext.evaluation.predictions import Predictions
 from hf_ext.evaluation.report import results_table, write_model_card, write_report
 
-
 SCRIPT = "<script>alert(1)</script>"
 METRICS = {"validation": {"accuracy": 0.75, "loss": 0.5}, "test": {"loss": 0.6, "f1_macro": 0.7, "accuracy": 0.8}}
 INTERVALS = {"test": {"accuracy": (0.71, 0.89)}}
@@ -104,7 +103,10 @@ class Outline(html.parser.HTMLParser):
 
 CASES = {
     "single label": ({"test": single_label()}, ["Confusion matrix", "Classes", "Calibration", "Most confident wrong"]),
-    "many classes": ({"test": single_label(classes=25)}, ["Most confused pairs", "Classes", "Calibration", "Most conf"]),
+    "many classes": (
+        {"test": single_label(classes=25)},
+        ["Most confused pairs", "Classes", "Calibration", "Most conf"],
+    ),
     "multi-label": ({"test": multi_label()}, ["Classes", "Most confident wrong answers"]),
     "regression": ({"test": regression()}, ["Predicted against true values", "Largest errors"]),
     "unlabelled": ({"predict": single_label(labelled=False)}, ["Predicted classes"]),
@@ -120,7 +122,7 @@ def test_page_is_sound_and_shows_only_what_there_is(case, tmp_path):
     outline = Outline(page)
 
     found = re.findall("<h3>(.*?)</h3>", page)
-    assert len(found) == len(headings) and all(a.startswith(b) for a, b in zip(found, headings))
+    assert len(found) == len(headings) and all(a.startswith(b) for a, b in zip(found, headings, strict=True))
     assert [outline.count(tag) for tag in ("header", "nav", "main", "h1", "script")] == [1, 1, 1, 1, 0]
     assert outline.count("section") == outline.count("h2") == 1 + len(splits)
     assert outline.count("table") == outline.count("caption")

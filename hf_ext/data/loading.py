@@ -1,0 +1,293 @@
+"""Files or the Hub -> a `DatasetDict` with texts and encoded labels, and the task they describe."""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset, DatasetDict
+
+from hf_ext.arguments import DataArguments, ModelArguments
+from hf_ext.configuration import nearest
+from hf_ext.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Task, encode_labels, infer_task, parse_labels
+from hf_ext.data.reading import FORMATS, Table, read_hub_dataset, read_table
+from hf_ext.errors import DataError
+
+SPLITS = ("train", "validation", "test")
+TEXT_COLUMNS = ("text", "sentence")
+PAIR_COLUMNS = (
+    ("text_a", "text_b"),
+    ("sentence1", "sentence2"),
+    ("premise", "hypothesis"),
+    ("question1", "question2"),
+    ("question", "sentence"),
+    ("text1", "text2"),
+    ("text", "text_pair"),
+)
+LABEL_COLUMNS = ("label", "labels")
+
+
+@dataclass
+class TextData:
+    """
+    Texts and labels, ready to be tokenised.
+
+    Args:
+        splits ([`~datasets.DatasetDict`]):
+            `train`, `validation`, `test` (those there are), each with the columns `text`, `text_pair` (pairs only)
+            and `label` (a class id, a 0/1 vector or a float; missing when the split has no labels).
+        task ([`Task`]): What is predicted.
+        notes (`list[str]`): What a reader of the results has to know, in sentences.
+    """
+
+    splits: DatasetDict
+    task: Task
+    notes: list[str] = field(default_factory=list)
+
+    def texts(self, split: str) -> list:
+        """The texts of a split: strings, or tuples of two."""
+        dataset = self.splits[split]
+        if "text_pair" in dataset.column_names:
+            return list(zip(dataset["text"], dataset["text_pair"], strict=True))
+        return list(dataset["text"])
+
+    def fingerprint(self) -> dict[str, str]:
+        """SHA-256 of each split's rows, so that a run can say what it was trained on."""
+        digests = {}
+        for name, dataset in self.splits.items():
+            digest = hashlib.sha256()
+            for row in dataset:
+                digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+            digests[name] = digest.hexdigest()
+        return digests
+
+
+def load_text_data(
+    data_args: DataArguments, model_args: ModelArguments, needed: tuple[str, ...], task: Task | None = None
+) -> TextData:
+    """
+    Read, check and split the data.
+
+    A missing validation split is taken from the training rows, stratified by class; the test rows are never used for
+    it. Labels of validation and test must occur in training.
+
+    Args:
+        data_args ([`DataArguments`]): What to read.
+        model_args ([`ModelArguments`]): For `num_labels`, `cache_dir` and `token`.
+        needed (`tuple[str, ...]`): Splits that the run uses; the others are not read.
+        task ([`Task`], *optional*): The task of a trained model; by default it is inferred from the training labels.
+
+    Returns:
+        [`TextData`]
+
+    Raises:
+        DataError: With the file, the row and what is valid.
+    """
+    tables = _read_splits(data_args, model_args, needed)
+    if task is None and "train" not in tables:
+        raise DataError(
+            "There are no training rows. Pass --train_file, --dataset_name, or a --data_dir that holds a train file."
+        )
+    columns = _find_columns(tables[next(iter(tables))], data_args)
+    splits, labels, notes = {}, {}, []
+    for name, table in tables.items():
+        splits[name] = _read_texts(table, columns, data_args)
+        labels[name] = _read_labels(table, columns, optional=name == "test")
+        if labels[name] is None:
+            notes.append(f"{table.source} has no labels: its rows are predicted, not scored.")
+    if task is None:
+        task = infer_task(tables["train"], labels["train"], data_args.do_regression, model_args.num_labels)
+    for name, table in tables.items():
+        if labels[name] is not None:
+            splits[name]["label"] = encode_labels(table, labels[name], task)
+            if name != "train" and "train" in tables:
+                _check_seen(table, splits[name]["label"], splits["train"]["label"], task)
+    # Both shares are of the rows that were given, so that 0.1 and 0.1 make 80/10/10.
+    given = len(splits["train"]["text"]) if "train" in splits else 0
+    for name, share in (("test", data_args.test_size), ("validation", data_args.validation_size)):
+        if name in needed and name not in splits and given and share > 0:
+            splits[name], splits["train"] = _hold_out(splits["train"], task, round(share * given), data_args.split_seed)
+            notes.append(
+                f"The {name} split is {len(splits[name]['text']):,} rows taken from the training rows "
+                f"({'stratified by class, ' if task.problem_type == SINGLE_LABEL else ''}seed {data_args.split_seed})."
+            )
+    ordered = {name: Dataset.from_dict(splits[name]) for name in SPLITS if name in splits}
+    return TextData(_limit(DatasetDict(ordered), data_args, task), task, notes)
+
+
+# ---- Inside ----
+
+
+def _read_splits(data_args: DataArguments, model_args: ModelArguments, needed: tuple[str, ...]) -> dict[str, Table]:
+    files = {name: getattr(data_args, f"{name}_file") for name in SPLITS}
+    if data_args.dataset_name is None and not any(files.values()) and data_args.data_dir is not None:
+        files = _files_in(Path(data_args.data_dir))
+    if data_args.dataset_name is not None:
+        tables = read_hub_dataset(
+            data_args.dataset_name, data_args.dataset_config_name, model_args.cache_dir, model_args.token
+        )
+        tables = _rename_splits(tables, data_args)
+        return {name: tables[name] for name in needed if name in tables}
+    _check_different(files)
+    return {name: read_table(files[name]) for name in needed if files[name] is not None}
+
+
+def _files_in(folder: Path) -> dict[str, str | None]:
+    if not folder.is_dir():
+        raise DataError(f"data_dir: there is no folder {folder}. Pass --train_file, or prepare the data first.")
+    files: dict[str, str | None] = dict.fromkeys(SPLITS)
+    for name in SPLITS:
+        candidates = [folder / name] if (folder / name).is_dir() else []
+        candidates += [folder / f"{name}{ending}{gz}" for ending in FORMATS for gz in ("", ".gz")]
+        found = [path for path in candidates if path.exists()]
+        if len(found) > 1:
+            raise DataError(f"data_dir: {folder} holds {' and '.join(path.name for path in found)}; keep one of them.")
+        files[name] = str(found[0]) if found else None
+    if not any(files.values()):
+        raise DataError(f"data_dir: {folder} holds none of train.json, validation.json, test.json (or .jsonl, .csv ...).")
+    return files
+
+
+def _rename_splits(tables: dict[str, Table], data_args: DataArguments) -> dict[str, Table]:
+    removed = (data_args.remove_splits or "").split(",") if data_args.remove_splits else []
+    for name in SPLITS:
+        given = getattr(data_args, f"{name}_split_name")
+        if given is not None:
+            removed, tables = removed, {**tables, name: _split_of(tables, given, f"{name}_split_name")}
+    for name in removed:
+        _split_of(tables, name, "remove_splits")
+    return {name: table for name, table in tables.items() if name not in removed}
+
+
+def _split_of(tables: dict[str, Table], name: str, flag: str) -> Table:
+    if name not in tables:
+        raise DataError(f"{flag}: the data set has no split {name!r}; it has {', '.join(tables)}.{nearest(name, tables)}")
+    return tables[name]
+
+
+def _check_different(files: dict[str, str | None]) -> None:
+    named = [(name, path) for name, path in files.items() if path is not None and os.path.isfile(path)]
+    for i, (name, path) in enumerate(named):
+        for other, other_path in named[:i]:
+            if os.path.samefile(path, other_path) or _same_content(path, other_path):
+                raise DataError(
+                    f"--{other}_file {other_path} and --{name}_file {path} are the same rows: results on them would be "
+                    "worthless. Name different files, or leave one out to have it split off."
+                )
+
+
+def _same_content(path: str, other: str) -> bool:
+    return os.path.getsize(path) == os.path.getsize(other) and Path(path).read_bytes() == Path(other).read_bytes()
+
+
+def _find_columns(table: Table, data_args: DataArguments) -> dict[str, list[str]]:
+    """Names of the columns that make `text`, `text_pair` and `label`."""
+    removed = (data_args.remove_columns or "").split(",")
+    available = [name for name in table.columns if name not in removed]
+    named = data_args.text_column_names
+    columns = {"text_pair": [data_args.text_pair_column_name] if data_args.text_pair_column_name else []}
+    if named is not None:
+        columns["text"] = [name.strip() for name in (named.split(",") if isinstance(named, str) else named)]
+    else:
+        pairs = [pair for pair in PAIR_COLUMNS if set(pair) <= set(available)]
+        if pairs and not columns["text_pair"]:
+            columns["text"], columns["text_pair"] = [pairs[0][0]], [pairs[0][1]]
+        else:
+            single = [name for name in TEXT_COLUMNS if name in available]
+            # An absent name is reported with the nearest one when it is read.
+            columns["text"] = single[:1] or ["text"]
+    if data_args.label_column_name is not None:
+        columns["label"] = [data_args.label_column_name]
+    else:
+        columns["label"] = [name for name in LABEL_COLUMNS if name in available][:1] or ["label"]
+    return columns
+
+
+def _read_texts(table: Table, columns: dict[str, list[str]], data_args: DataArguments) -> dict[str, list]:
+    texts = {}
+    for target, flag in (("text", "text_column_names"), ("text_pair", "text_pair_column_name")):
+        parts = [table.column(name, flag) for name in columns[target]]
+        for name, values in zip(columns[target], parts, strict=True):
+            for index, value in enumerate(values):
+                if not isinstance(value, str):
+                    raise DataError(f"{table.where(index)}: {name!r} is {value!r}; it must be a string.")
+        if len(parts) == 1:
+            texts[target] = parts[0]
+        elif parts:
+            texts[target] = [data_args.text_column_delimiter.join(row) for row in zip(*parts, strict=True)]
+    return texts
+
+
+def _read_labels(table: Table, columns: dict[str, list[str]], optional: bool) -> list | None:
+    name = columns["label"][0]
+    if optional:
+        values = [row.get(name) for row in table.rows]
+        if all(value is None or value == -1 for value in values):
+            return None
+    return parse_labels(table, table.column(name, "label_column_name"))
+
+
+def _check_seen(table: Table, labels: list, train_labels: list, task: Task) -> None:
+    if task.problem_type == REGRESSION:
+        return
+    if task.problem_type == MULTI_LABEL:
+        seen = np.asarray(train_labels).any(axis=0)
+        unseen = [(i, j) for i, row in enumerate(labels) for j, on in enumerate(row) if on and not seen[j]]
+    else:
+        seen = set(train_labels)
+        unseen = [(i, label) for i, label in enumerate(labels) if label not in seen]
+    if unseen:
+        names = sorted({task.label_names[label] for _, label in unseen})
+        raise DataError(
+            f"{table.where(unseen[0][0])}: the label {task.label_names[unseen[0][1]]!r} never occurs in training, so it "
+            f"cannot be predicted. {len(unseen)} rows are affected, with the labels {', '.join(names[:10])}. Remove them, "
+            "or add such rows to the training data."
+        )
+
+
+def _hold_out(columns: dict[str, list], task: Task, held_rows: int, seed: int) -> tuple[dict[str, list], dict[str, list]]:
+    """Split rows off: (held out, rest). Stratified for single labels; a class's only row stays in the rest."""
+    from sklearn.model_selection import train_test_split
+
+    rows = np.arange(len(columns["text"]))
+    strata, fixed = None, np.array([], dtype=int)
+    if task.problem_type == SINGLE_LABEL:
+        labels = np.asarray(columns["label"])
+        single = np.bincount(labels, minlength=len(task.label_names))[labels] < 2
+        fixed, rows = rows[single], rows[~single]
+        strata = labels[rows]
+    classes = 1 if strata is None else len(set(strata.tolist()))
+    held_rows = max(held_rows, classes)
+    if len(rows) - held_rows < classes:
+        raise DataError(
+            f"{len(columns['text'])} training rows of {classes} classes are too few to hold out {held_rows} of them. "
+            "Pass --validation_file, or set --validation_size 0 to train without validation."
+        )
+    rest, held = train_test_split(rows, test_size=held_rows, random_state=seed, stratify=strata)
+    rest = np.sort(np.concatenate([rest, fixed]))
+    return tuple(
+        {name: [values[i] for i in part] for name, values in columns.items()} for part in (np.sort(held), rest)
+    )
+
+
+def _limit(splits: DatasetDict, data_args: DataArguments, task: Task) -> DatasetDict:
+    if "train" in splits and data_args.shuffle_train_dataset:
+        splits["train"] = splits["train"].shuffle(seed=data_args.shuffle_seed)
+    limits = {
+        "train": data_args.max_train_samples,
+        "validation": data_args.max_eval_samples,
+        "test": data_args.max_predict_samples,
+    }
+    for name, limit in limits.items():
+        if name in splits and limit is not None:
+            splits[name] = splits[name].select(range(min(limit, len(splits[name]))))
+    if "train" in splits and data_args.max_train_samples is not None and task.problem_type == SINGLE_LABEL:
+        kept = set(splits["train"]["label"])
+        if len(kept) == 1:
+            raise DataError(
+                f"The first {data_args.max_train_samples} training rows (max_train_samples) are all of the class "
+                f"{task.label_names[kept.pop()]!r}. Add --shuffle_train_dataset true, or raise max_train_samples."
+            )
+    return splits

@@ -1,0 +1,86 @@
+"""What follows from the settings that a user gave."""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hf_ext.errors import ConfigurationError
+from hf_ext.models.building import TextCNNArguments
+from hf_ext.precision import resolve_mixed_precision
+
+# Metrics of which less is better; the Trainer knows only those that end in "loss".
+LESS_IS_BETTER = {"loss", "ece", "mse", "rmse", "mae", "hamming_loss"}
+TRANSFORMER_FIELDS = (
+    "hidden_size", "num_hidden_layers", "num_attention_heads", "hidden_dropout_prob", "attention_probs_dropout_prob",
+    "attn_implementation",
+)  # fmt: skip
+
+
+def complete_training_values(values: dict[str, Any]) -> dict[str, Any]:
+    """
+    Add what a training run's settings imply.
+
+    - Without `do_train`, `do_eval` and `do_predict`, all that the data allows is done.
+    - `eval_steps` means `eval_strategy=steps`; otherwise a run evaluates each epoch.
+    - `load_best_model_at_end` saves when it evaluates, and knows in which direction the metric improves.
+    - On a machine without an accelerator the run is on the CPU, so that several processes find each other.
+    - `mixed_precision` (or `fp16`, `bf16`) becomes what the machine can do.
+
+    Args:
+        values (`dict[str, Any]`): Field names -> given values.
+
+    Returns:
+        `dict[str, Any]`
+
+    Raises:
+        ConfigurationError: If settings contradict each other or could have no effect.
+    """
+    values = dict(values)
+    _refuse_settings_of_other_models(values)
+    if not {"do_train", "do_eval", "do_predict"} & set(values):
+        values.update(do_train=True, do_eval=True, do_predict=True)
+    if values.get("do_train") and values.get("do_eval", True):
+        values.setdefault("eval_strategy", "steps" if "eval_steps" in values else "epoch")
+    if values.get("load_best_model_at_end") and values.get("eval_strategy", "no") != "no":
+        values.setdefault("save_strategy", values["eval_strategy"])
+        if values["eval_strategy"] == "steps" and "eval_steps" in values:
+            values.setdefault("save_steps", values["eval_steps"])
+    metric = values.get("metric_for_best_model")
+    if metric is not None:
+        values.setdefault("greater_is_better", metric.removeprefix("eval_") not in LESS_IS_BETTER)
+    values.setdefault("use_cpu", not torch.accelerator.is_available())
+    _set_precision(values)
+    name = values.get("name")
+    if name is not None:
+        values.setdefault("run_name", name)
+    model = name or values.get("model_type") or Path(values.get("model_name_or_path", "model")).name
+    values.setdefault("output_dir", os.path.join("outputs", model))
+    return values
+
+
+def _refuse_settings_of_other_models(values: dict[str, Any]) -> None:
+    own = {field.name for field in dataclasses.fields(TextCNNArguments)}
+    if values.get("model_type") == "textcnn":
+        useless, kind = [name for name in TRANSFORMER_FIELDS if name in values], "the TextCNN"
+    else:
+        useless, kind = [name for name in values if name in own], "a pretrained model (model_type is not textcnn)"
+    if useless and (values.get("model_type") or values.get("model_name_or_path")):
+        raise ConfigurationError(f"{', '.join(useless)} would have no effect on {kind}: leave out what does not apply.")
+
+
+def _set_precision(values: dict[str, Any]) -> None:
+    flags = [name for name in ("fp16", "bf16") if values.get(name)]
+    requested = values.get("mixed_precision", flags[0] if flags else None)
+    if len(flags) > 1 or (flags and requested != flags[0]):
+        raise ConfigurationError(
+            f"The precision is given several times: {', '.join(flags)}, mixed_precision={values.get('mixed_precision')}."
+        )
+    if requested is None:
+        launcher = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+        requested = launcher if launcher in ("fp16", "bf16") else "auto"
+    values["mixed_precision"] = requested
+    used = resolve_mixed_precision(requested, values["use_cpu"])
+    values.update(fp16=used == "fp16", bf16=used == "bf16")

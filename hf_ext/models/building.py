@@ -1,0 +1,229 @@
+"""From arguments (and, for the TextCNN, the training texts) to a model and its tokenizer."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+from hf_ext.arguments import ModelArguments
+from hf_ext.data.labels import Task
+from hf_ext.errors import ConfigurationError
+from hf_ext.models.configuration_textcnn import TextCNNConfig
+from hf_ext.models.modeling_textcnn import TextCNNForSequenceClassification
+from hf_ext.models.word_tokenizer import build_word_tokenizer, load_word_vectors
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+
+
+@dataclass
+class TextCNNArguments:
+    """The TextCNN (Kim 2014), for `--model_type textcnn`."""
+
+    _argument_group_name = "textcnn"
+
+    vocab_size: int = field(
+        default=30522, metadata={"help": "Upper bound of the word list; with --tokenizer_name, its size."}
+    )
+    embed_size: int = field(default=300, metadata={"help": "Width of a word's vector."})
+    num_filters: int = field(default=100, metadata={"help": "Filters of each width."})
+    filter_sizes: list[int] = field(default_factory=lambda: [3, 4, 5], metadata={"help": "Widths in words."})
+    dropout_prob: float = field(default=0.5, metadata={"help": "Dropout before the classifier."})
+    variant: Literal["rand", "static", "non-static", "multichannel"] = field(
+        default="rand", metadata={"help": "Word vectors: random, given and fixed, given and trained, or both."}
+    )
+    max_norm: float | None = field(default=None, metadata={"help": "Bound of each class's weight vector (Kim: 3)."})
+    word_vectors: str | None = field(
+        default=None, metadata={"help": "File of word vectors: .txt, .vec, .npy or .safetensors."}
+    )
+    min_word_frequency: int = field(default=1, metadata={"help": "Words seen less often in training are unknown."})
+
+    def __post_init__(self):
+        if self.variant == "rand" and self.word_vectors is not None:
+            raise ConfigurationError(
+                f"word_vectors={self.word_vectors} has no effect with variant=rand; choose static, non-static or multichannel."
+            )
+        if self.variant != "rand" and self.word_vectors is None:
+            raise ConfigurationError(f"variant={self.variant} needs --word_vectors FILE; without vectors choose variant=rand.")
+
+
+def build_textcnn(model_args: ModelArguments, cnn_args: TextCNNArguments, task: Task, texts: list, max_length: int):
+    """
+    A TextCNN and its tokenizer.
+
+    Args:
+        model_args ([`ModelArguments`]): `tokenizer_name` takes a pretrained tokenizer; by default one is built.
+        cnn_args ([`TextCNNArguments`]): The architecture.
+        task ([`Task`]): Classes and kind of task.
+        texts (`list`): The training texts, strings or pairs, for the word list.
+        max_length (`int`): The tokenizer's longest text.
+
+    Returns:
+        `tuple`: The model, the tokenizer, and sentences that a reader of the results has to know.
+    """
+    notes = []
+    if model_args.tokenizer_name is not None:
+        tokenizer = load_tokenizer(model_args.tokenizer_name, model_args)
+    else:
+        words = (text for row in texts for text in ((row,) if isinstance(row, str) else row))
+        tokenizer = build_word_tokenizer(words, cnn_args.vocab_size, cnn_args.min_word_frequency, model_max_length=max_length)
+        notes.append(f"The word list has the {len(tokenizer):,} commonest words of the training texts.")
+    vectors, embed_size = None, cnn_args.embed_size
+    if cnn_args.word_vectors is not None:
+        try:
+            vectors, found = load_word_vectors(cnn_args.word_vectors, tokenizer)
+        except (ValueError, FileNotFoundError) as error:
+            raise ConfigurationError(str(error)) from error
+        embed_size = vectors.shape[1]
+        notes.append(
+            f"{found:,} of {len(tokenizer):,} words have a vector of {embed_size} dimensions from "
+            f"{Path(cnn_args.word_vectors).name}; the others start random."
+        )
+    try:
+        config = TextCNNConfig(
+            # With a pretrained tokenizer the ids decide; padding them to `vocab_size` would only add unused rows.
+            vocab_size=len(tokenizer),
+            embed_size=embed_size,
+            num_filters=cnn_args.num_filters,
+            filter_sizes=cnn_args.filter_sizes,
+            dropout_prob=cnn_args.dropout_prob,
+            variant=cnn_args.variant,
+            max_norm=cnn_args.max_norm,
+            pad_token_id=tokenizer.pad_token_id,
+            **_label_config(task),
+        )
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+    model = TextCNNForSequenceClassification(config)
+    if vectors is not None:
+        model.encoder.embeddings.set_word_vectors(vectors)
+    return model, tokenizer, notes
+
+
+def load_pretrained(model_args: ModelArguments, task: Task, use_cpu: bool):
+    """
+    A pretrained model with a head for `task`, and its tokenizer.
+
+    Args:
+        model_args ([`ModelArguments`]): What to load, and what it should be like.
+        task ([`Task`]): Classes and kind of task.
+        use_cpu (`bool`): Decides the attention kernel when none is asked for.
+
+    Returns:
+        `tuple`: The model and the tokenizer.
+
+    Raises:
+        ConfigurationError: If a directory has no weights, or the model is not what the arguments say.
+    """
+    config = load_config(model_args)
+    overrides = _checked_overrides(model_args, config)
+    for name, value in {**overrides, **_label_config(task)}.items():
+        setattr(config, name, value)
+    kwargs = _hub_kwargs(model_args)
+    attention = model_args.attn_implementation or ("eager" if use_cpu else None)
+    tokenizer = load_tokenizer(model_args.tokenizer_name or model_args.model_name_or_path, model_args)
+    try:
+        model = AutoModelForSequenceClassification.from_pretrained(
+            model_args.model_name_or_path,
+            config=config,
+            ignore_mismatched_sizes=model_args.ignore_mismatched_sizes,
+            dtype="float32",
+            **({"attn_implementation": attention} if attention else {}),
+            **kwargs,
+        )
+    except RuntimeError as error:
+        if "ignore_mismatched_sizes" not in str(error) and "mismatch" not in str(error):
+            raise
+        raise ConfigurationError(
+            f"{model_args.model_name_or_path} has a head of another number of classes than the data's "
+            f"{len(task.label_names)}. Pass --ignore_mismatched_sizes to start a new head."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{model_args.model_name_or_path} could not be loaded: {error}") from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return model, tokenizer
+
+
+def load_config(model_args: ModelArguments):
+    """
+    The configuration of a pretrained model.
+
+    Raises:
+        ConfigurationError: If a directory is none of a model, or has no weights.
+    """
+    name = model_args.model_name_or_path
+    folder = Path(name)
+    if name.endswith((".pth", ".pt", ".bin", ".ckpt")):
+        raise ConfigurationError(
+            f"{name} is a single file of weights, which does not say what model it belongs to. Pass the directory that "
+            "save_pretrained (or a recipe's output_dir) wrote: config.json, model.safetensors and the tokenizer."
+        )
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ConfigurationError(f"{folder} has no config.json: it is not the directory of a saved model.")
+        if not any((folder / weights).is_file() for weights in WEIGHTS):
+            raise ConfigurationError(f"{folder} has no weights: none of {', '.join(WEIGHTS)} is in it.")
+    elif folder.exists() or name.startswith(("/", ".", "~")):
+        raise ConfigurationError(f"model_name_or_path: there is no directory {name}.")
+    try:
+        return AutoConfig.from_pretrained(model_args.config_name or name, **_hub_kwargs(model_args))
+    except (OSError, ValueError, json.JSONDecodeError) as error:
+        raise ConfigurationError(f"{name} could not be loaded: {error}") from error
+
+
+def load_tokenizer(name: str, model_args: ModelArguments):
+    """The tokenizer in a directory or on the Hub."""
+    try:
+        return AutoTokenizer.from_pretrained(name, **_hub_kwargs(model_args))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"The tokenizer of {name} could not be loaded: {error}") from error
+
+
+# ---- Inside ----
+
+
+def _hub_kwargs(model_args: ModelArguments) -> dict:
+    return {
+        "cache_dir": model_args.cache_dir,
+        "revision": model_args.model_revision,
+        "token": model_args.token,
+        "trust_remote_code": model_args.trust_remote_code,
+    }
+
+
+def _label_config(task: Task) -> dict:
+    return {
+        "num_labels": len(task.label_names),
+        "id2label": dict(enumerate(task.label_names)),
+        "label2id": {name: index for index, name in enumerate(task.label_names)},
+        "problem_type": task.problem_type,
+    }
+
+
+def _checked_overrides(model_args: ModelArguments, config) -> dict:
+    """Settings for the pretrained configuration; sizes that the weights decide are compared, not set."""
+    for name in ("hidden_size", "num_attention_heads"):
+        given, has = getattr(model_args, name), getattr(config, name, None)
+        if given is not None and given != has:
+            raise ConfigurationError(
+                f"{name} is {given}, but {model_args.model_name_or_path} has {has}. The weights decide it: leave it out."
+            )
+    overrides = {}
+    layers, has = model_args.num_hidden_layers, getattr(config, "num_hidden_layers", None)
+    if layers is not None:
+        if has is None or not 1 <= layers <= has:
+            raise ConfigurationError(f"num_layers is {layers}, but {model_args.model_name_or_path} has {has} layers.")
+        overrides["num_hidden_layers"] = layers
+    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+        value = getattr(model_args, name)
+        if value is not None:
+            if not hasattr(config, name):
+                raise ConfigurationError(
+                    f"{name} is given, but a {config.model_type} model has no such setting. Its dropouts: "
+                    f"{', '.join(key for key in config.to_dict() if 'drop' in key) or 'none'}."
+                )
+            overrides[name] = value
+    return overrides

@@ -1,0 +1,163 @@
+"""From a trainer to what a run leaves: predictions, metrics, report, card, record."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from hf_ext.configuration import nearest
+from hf_ext.data.labels import REGRESSION, SINGLE_LABEL, Task
+from hf_ext.data.loading import TextData
+from hf_ext.errors import ConfigurationError
+from hf_ext.evaluation.metrics import possible_metric_names
+from hf_ext.evaluation.predictions import Predictions
+from hf_ext.evaluation.report import results_table, write_model_card, write_report
+from hf_ext.evaluation.significance import metric_intervals
+from hf_ext.run_record import RunRecord
+
+# What the results files call a split's metrics, as in the library's own examples.
+PREFIXES = {"validation": "eval", "test": "test"}
+
+
+def task_of_config(config) -> Task:
+    """The task that a trained model's configuration describes."""
+    problem_type = config.problem_type or (REGRESSION if config.num_labels == 1 else SINGLE_LABEL)
+    return Task(problem_type, [config.id2label[index] for index in range(config.num_labels)])
+
+
+def check_metric_for_best_model(training_args: TrainingArguments, compute_metrics, data: TextData) -> None:
+    """
+    See, before anything is trained, that evaluations will yield what the best model is chosen by.
+
+    Raises:
+        ConfigurationError: If no evaluation yields `metric_for_best_model`, or there is nothing to evaluate on.
+    """
+    if "validation" not in data.splits:
+        if training_args.load_best_model_at_end:
+            raise ConfigurationError(
+                "load_best_model_at_end needs validation rows: pass --validation_file or a --validation_size above 0."
+            )
+        training_args.eval_strategy = type(training_args.eval_strategy)("no")
+        training_args.do_eval = False
+    metric = training_args.metric_for_best_model
+    if metric is None or not training_args.do_train:
+        return
+    names = possible_metric_names(compute_metrics, data.task.problem_type, len(data.task.label_names))
+    if metric.removeprefix("eval_") not in names:
+        raise ConfigurationError(
+            f"metric_for_best_model is {metric!r}, which no evaluation of this run yields.{nearest(metric, names)} "
+            f"Valid: {', '.join(names)}."
+        )
+
+
+def resume_point(training_args: TrainingArguments) -> str | None:
+    """
+    The checkpoint to continue from; `resume_from_checkpoint` is `true` for the last one in `output_dir`, or a path.
+
+    Raises:
+        ConfigurationError: If there is no such checkpoint.
+    """
+    asked = training_args.resume_from_checkpoint
+    if asked is None or str(asked).lower() == "false":
+        return None
+    if str(asked).lower() == "true":
+        output_dir = Path(training_args.output_dir)
+        checkpoint = get_last_checkpoint(str(output_dir)) if output_dir.is_dir() else None
+        if checkpoint is None:
+            raise ConfigurationError(f"resume_from_checkpoint=true, but {output_dir} holds no checkpoint-<step> folder.")
+        return checkpoint
+    if not (Path(asked) / "trainer_state.json").is_file():
+        raise ConfigurationError(f"resume_from_checkpoint: {asked} holds no trainer_state.json, so it is no checkpoint.")
+    return asked
+
+
+def predict_splits(
+    trainer: Trainer, data: TextData, encoded: dict[str, Any]
+) -> tuple[dict[str, Predictions], dict[str, dict[str, float]]]:
+    """
+    Predict validation and test, and save their metrics under the library's names.
+
+    Args:
+        trainer ([`~transformers.Trainer`]): With the model as it is to be reported.
+        data ([`TextData`]): The texts.
+        encoded (`dict`): The same splits, tokenised.
+
+    Returns:
+        `tuple`: Split -> [`Predictions`], and split -> metrics without a prefix, `loss` among them.
+    """
+    predictions, metrics = {}, {}
+    for split, prefix in PREFIXES.items():
+        if split not in encoded:
+            continue
+        output = trainer.predict(encoded[split], metric_key_prefix=prefix)
+        logits = output.predictions[0] if isinstance(output.predictions, tuple) else output.predictions
+        predictions[split] = Predictions.from_logits(
+            logits,
+            output.label_ids,
+            data.texts(split),
+            problem_type=data.task.problem_type,
+            label_names=data.task.label_names,
+        )
+        trainer.save_metrics(prefix, {**output.metrics, f"{prefix}_samples": len(encoded[split])})
+        timings = {f"{prefix}_{name}" for name in ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")}
+        metrics[split] = {
+            name.removeprefix(f"{prefix}_"): value for name, value in output.metrics.items() if name not in timings
+        }
+    return predictions, metrics
+
+
+def write_results(
+    output_dir: Path,
+    title: str,
+    base_model: str,
+    predictions: dict[str, Predictions],
+    metrics: dict[str, dict[str, float]],
+    history: list[dict[str, Any]],
+    record: RunRecord,
+    notes: list[str],
+) -> None:
+    """
+    Write predictions, report, model card and `run.json`, and print the table of results.
+
+    Args:
+        output_dir (`Path`): Where to.
+        title (`str`): What the report and the card are called.
+        base_model (`str`): What was fine-tuned.
+        predictions (`dict[str, Predictions]`): From [`predict_splits`].
+        metrics (`dict[str, dict[str, float]]`): From [`predict_splits`].
+        history (`list[dict]`): The trainer's `log_history`.
+        record ([`RunRecord`]): The run's facts.
+        notes (`list[str]`): What a reader has to know.
+    """
+    intervals = {
+        split: metric_intervals(items) for split, items in predictions.items() if items.labels is not None
+    }
+    for split, items in predictions.items():
+        items.to_jsonl(output_dir / f"predictions_{split}.jsonl")
+    scored = {split: values for split, values in metrics.items() if split in intervals}
+    run = record.as_dict()
+    report = write_report(
+        output_dir / "report.html",
+        title=title,
+        splits=predictions,
+        metrics=scored,
+        intervals=intervals,
+        history=history,
+        run=run,
+        notes=notes,
+    )
+    write_model_card(
+        output_dir / "README.md",
+        title=title,
+        base_model=base_model,
+        metrics=scored,
+        intervals=intervals,
+        run=run,
+        notes=notes,
+    )
+    record.add(results={split: {**values} for split, values in scored.items()}, intervals=intervals)
+    record.write(output_dir)
+    if scored:
+        print(f"\n{results_table(scored, intervals)}")
+    print(f"\nReport: {report}")

@@ -1,0 +1,182 @@
+"""What a run leaves besides the model: its folder, its log, and `run.json`."""
+
+import json
+import logging
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, is_dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hf_ext.errors import ConfigurationError
+from hf_ext.evaluation.predictions import open_atomically
+
+PACKAGES = ("hf_ext", "torch", "transformers", "datasets", "evaluate", "accelerate", "tokenizers", "scikit-learn", "numpy")
+SECRETS = ("token", "hub_token", "push_to_hub_token")
+# What a run leaves, so what `--overwrite` may remove and what makes a folder one that holds a run.
+RUN_FILES = (
+    "run.json", "report.html", "README.md", "training.log", "config.json", "model.safetensors", "trainer_state.json",
+    "train_results.json", "eval_results.json", "test_results.json", "all_results.json",
+    "predictions_validation.jsonl", "predictions_test.jsonl",
+)  # fmt: skip
+
+
+def check_output_dir(output_dir: str, overwrite: bool, resume_from_checkpoint: str | None) -> Path:
+    """
+    See that a run may write to `output_dir`, without writing anything that stays.
+
+    Raises:
+        ConfigurationError: If it holds another run that is neither resumed nor to be replaced, or is not writable.
+    """
+    path = Path(output_dir)
+    if path.exists() and not path.is_dir():
+        raise ConfigurationError(f"output_dir {path} is a file; name a directory.")
+    held = _held_run(path)
+    if held and not overwrite and resume_from_checkpoint is None:
+        raise ConfigurationError(
+            f"output_dir {path} holds another run ({held[0].name}). Choose another directory, continue that run with "
+            "--resume_from_checkpoint true, or replace it with --overwrite."
+        )
+    existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise ConfigurationError(f"output_dir {path} cannot be written: {existing}: {error.strerror}.") from None
+    return path
+
+
+def clear_output_dir(path: Path) -> None:
+    """Remove what an earlier run left in `path`, and nothing else."""
+    for item in _held_run(path):
+        if item.is_dir():
+            shutil.rmtree(item)
+        else:
+            item.unlink()
+
+
+def start_training_log(path: Path) -> None:
+    """Write what the loggers say to `path/training.log` too."""
+    path.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path / "training.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s - %(name)s - %(levelname)s - %(message)s"))
+    for name in ("hf_ext", "transformers"):
+        logging.getLogger(name).addHandler(handler)
+    logging.getLogger("hf_ext").setLevel(logging.INFO)
+
+
+class RunRecord:
+    """
+    The facts of a run, from its start; [`RunRecord.as_dict`] gives them with the times so far.
+
+    Args:
+        argv (`list[str]`): The command line.
+        arguments (`dict[str, Any]`): Section -> dataclass with the resolved arguments. Tokens are left out.
+    """
+
+    def __init__(self, argv: list[str], arguments: dict[str, Any]):
+        self.started = time.time()
+        self.facts = {
+            "command": [Path(sys.argv[0]).name, *_without_secrets(argv)],
+            "arguments": {section: _plain(value) for section, value in arguments.items()},
+            "versions": {"python": platform.python_version(), **_versions()},
+            "code": _git_state(),
+            "hardware": _hardware(),
+        }
+
+    def add(self, **facts: Any) -> None:
+        """Add facts such as the data's fingerprint."""
+        self.facts.update(facts)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All facts, JSON-able."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        memory = {"peak_cpu_memory_mib": round(peak / 2**20)}
+        if torch.cuda.is_available():
+            memory["peak_gpu_memory_mib"] = round(torch.cuda.max_memory_allocated() / 2**20)
+        now = time.time()
+        times = {
+            "started": datetime.fromtimestamp(self.started, UTC).isoformat(timespec="seconds"),
+            "finished": datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds"),
+            "seconds": round(now - self.started, 1),
+        }
+        return {**self.facts, "times": times, "memory": memory}
+
+    def write(self, path: Path) -> None:
+        """Write `run.json`."""
+        write_json(path / "run.json", self.as_dict())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON so that the file is either whole or not there."""
+    with open_atomically(path) as file:
+        json.dump(content, file, indent=2, ensure_ascii=False)
+        file.write("\n")
+
+
+# ---- Inside ----
+
+
+def _held_run(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return []
+    return [path / name for name in RUN_FILES if (path / name).exists()] + sorted(path.glob("checkpoint-*"))
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    content = value.to_dict() if hasattr(value, "to_dict") else asdict(value) if is_dataclass(value) else dict(value)
+    return {key: str(item) if isinstance(item, Path) else item for key, item in content.items() if key not in SECRETS}
+
+
+def _without_secrets(argv: list[str]) -> list[str]:
+    shown, hide = [], False
+    for argument in argv:
+        name = argument.split("=")[0].lstrip("-").replace("-", "_")
+        shown.append("<hidden>" if hide else f"--{name}=<hidden>" if name in SECRETS and "=" in argument else argument)
+        hide = argument.startswith("--") and name in SECRETS and "=" not in argument
+    return shown
+
+
+def _versions() -> dict[str, str]:
+    installed = {}
+    for name in PACKAGES:
+        try:
+            installed[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return installed
+
+
+def _git_state() -> dict[str, Any]:
+    """Commit of the code that runs, and whether it was changed since; empty outside a checkout."""
+    folder = Path(sys.argv[0]).resolve().parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {"git_commit": git("rev-parse", "HEAD"), "git_dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+
+
+def _hardware() -> dict[str, Any]:
+    capabilities = torch.cpu.get_capabilities()
+    facts = {
+        "cpu": capabilities.get("cpu_name") or platform.processor(),
+        "cpu_cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+    }
+    if torch.cuda.is_available():
+        facts["gpus"] = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return facts
