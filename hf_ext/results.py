@@ -1,5 +1,7 @@
 """From a trainer to what a run leaves: predictions, metrics, report, card, record."""
 
+import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +67,30 @@ def resume_point(training_args: TrainingArguments) -> str | None:
         output_dir = Path(training_args.output_dir)
         checkpoint = get_last_checkpoint(str(output_dir)) if output_dir.is_dir() else None
         if checkpoint is None:
-            raise ConfigurationError(f"resume_from_checkpoint=true, but {output_dir} holds no checkpoint-<step> folder.")
+            raise ConfigurationError(
+                f"resume_from_checkpoint=true, but {output_dir} holds no checkpoint-<step> folder."
+            )
         return checkpoint
     if not (Path(asked) / "trainer_state.json").is_file():
-        raise ConfigurationError(f"resume_from_checkpoint: {asked} holds no trainer_state.json, so it is no checkpoint.")
+        raise ConfigurationError(
+            f"resume_from_checkpoint: {asked} holds no trainer_state.json, so it is no checkpoint."
+        )
     return asked
+
+
+def show_dry_run(record: RunRecord, data: TextData, notes: list[str]) -> None:
+    """Print the resolved configuration and what the data holds."""
+    print(json.dumps(record.facts["arguments"], indent=2, default=str))
+    print(f"\nTask: {data.task.problem_type}, {len(data.task.label_names)} outputs")
+    for split, dataset in data.splits.items():
+        counts = ""
+        if data.task.problem_type == SINGLE_LABEL and "label" in dataset.column_names:
+            named = Counter(data.task.label_names[label] for label in dataset["label"])
+            counts = f" ({', '.join(f'{name} {count:,}' for name, count in named.most_common(20))})"
+        print(f"{split}: {len(dataset):,} rows{counts}")
+    for note in notes:
+        print(f"Note: {note}")
+    print("Dry run: nothing was trained or written.")
 
 
 def predict_splits(
@@ -100,7 +121,10 @@ def predict_splits(
             label_names=data.task.label_names,
         )
         trainer.save_metrics(prefix, {**output.metrics, f"{prefix}_samples": len(encoded[split])})
-        timings = {f"{prefix}_{name}" for name in ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")}
+        timings = {
+            f"{prefix}_{name}"
+            for name in ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
+        }
         metrics[split] = {
             name.removeprefix(f"{prefix}_"): value for name, value in output.metrics.items() if name not in timings
         }
@@ -110,29 +134,27 @@ def predict_splits(
 def write_results(
     output_dir: Path,
     title: str,
-    base_model: str,
     predictions: dict[str, Predictions],
     metrics: dict[str, dict[str, float]],
     history: list[dict[str, Any]],
     record: RunRecord,
     notes: list[str],
+    base_model: str | None = None,
 ) -> None:
     """
-    Write predictions, report, model card and `run.json`, and print the table of results.
+    Write predictions, report, model card (for a trained model) and `run.json`, and print the table of results.
 
     Args:
         output_dir (`Path`): Where to.
         title (`str`): What the report and the card are called.
-        base_model (`str`): What was fine-tuned.
         predictions (`dict[str, Predictions]`): From [`predict_splits`].
         metrics (`dict[str, dict[str, float]]`): From [`predict_splits`].
         history (`list[dict]`): The trainer's `log_history`.
         record ([`RunRecord`]): The run's facts.
         notes (`list[str]`): What a reader has to know.
+        base_model (`str`, *optional*): What was trained or fine-tuned; without it there is no model card.
     """
-    intervals = {
-        split: metric_intervals(items) for split, items in predictions.items() if items.labels is not None
-    }
+    intervals = {split: metric_intervals(items) for split, items in predictions.items() if items.labels is not None}
     for split, items in predictions.items():
         items.to_jsonl(output_dir / f"predictions_{split}.jsonl")
     scored = {split: values for split, values in metrics.items() if split in intervals}
@@ -147,16 +169,17 @@ def write_results(
         run=run,
         notes=notes,
     )
-    write_model_card(
-        output_dir / "README.md",
-        title=title,
-        base_model=base_model,
-        metrics=scored,
-        intervals=intervals,
-        run=run,
-        notes=notes,
-    )
-    record.add(results={split: {**values} for split, values in scored.items()}, intervals=intervals)
+    if base_model is not None:
+        write_model_card(
+            output_dir / "README.md",
+            title=title,
+            base_model=base_model,
+            metrics=scored,
+            intervals=intervals,
+            run=run,
+            notes=notes,
+        )
+    record.add(results=scored, intervals=intervals)
     record.write(output_dir)
     if scored:
         print(f"\n{results_table(scored, intervals)}")

@@ -21,7 +21,17 @@ import torch
 from hf_ext.errors import ConfigurationError
 from hf_ext.evaluation.predictions import open_atomically
 
-PACKAGES = ("hf_ext", "torch", "transformers", "datasets", "evaluate", "accelerate", "tokenizers", "scikit-learn", "numpy")
+PACKAGES = (
+    "hf_ext",
+    "torch",
+    "transformers",
+    "datasets",
+    "evaluate",
+    "accelerate",
+    "tokenizers",
+    "scikit-learn",
+    "numpy",
+)
 SECRETS = ("token", "hub_token", "push_to_hub_token")
 # What a run leaves, so what `--overwrite` may remove and what makes a folder one that holds a run.
 RUN_FILES = (

@@ -12,11 +12,8 @@ JSON and YAML files are merged from left to right; flags win. Without --do_train
 the data allows is done. output_dir then holds the model, predictions, results, report.html and run.json.
 """
 
-import json
 import sys
-from collections import Counter
 
-import transformers
 from accelerate import PartialState
 from transformers import DataCollatorWithPadding, set_seed
 
@@ -42,6 +39,7 @@ from hf_ext import (
     predict_splits,
     readable_errors,
     resume_point,
+    show_dry_run,
     start_training_log,
     task_of_config,
     tokenize_dataset,
@@ -55,7 +53,7 @@ def main(argv: list[str]) -> None:
     model_args, cnn_args, data_args, training_args, run_args, later_args = parse_arguments(
         ARGUMENTS, argv, __doc__, complete=complete_training_values
     )
-    sections = dict(zip(("model", "textcnn", "data", "training", "run"), (model_args, cnn_args, data_args, training_args, run_args), strict=True))
+    sections = {"model": model_args, "textcnn": cnn_args, "data": data_args, "training": training_args, "run": run_args}
     record = RunRecord(argv, sections)
     output_dir = check_output_dir(training_args.output_dir, run_args.overwrite, training_args.resume_from_checkpoint)
     checkpoint = resume_point(training_args)
@@ -64,9 +62,13 @@ def main(argv: list[str]) -> None:
         config = load_config(model_args)
         trained_task = None if training_args.do_train else task_of_config(config)
 
-    wanted = [("train", training_args.do_train), ("validation", training_args.do_eval), ("test", training_args.do_predict)]
+    wanted = [
+        ("train", training_args.do_train),
+        ("validation", training_args.do_eval),
+        ("test", training_args.do_predict),
+    ]
     data = load_text_data(data_args, model_args, tuple(name for name, use in wanted if use), trained_task)
-    notes = data.notes + later_args.notes() + precision_notes(training_args, run_args)
+    notes = data.notes + later_args.notes() + training_args.precision_notes(run_args.mixed_precision)
     compute_metrics = build_compute_metrics(data.task.problem_type, data_args.metric_name)
     check_metric_for_best_model(training_args, compute_metrics, data)
     if run_args.dry_run:
@@ -75,16 +77,19 @@ def main(argv: list[str]) -> None:
 
     set_seed(training_args.seed)
     if model_args.model_type == "textcnn":
-        model, tokenizer, built = build_textcnn(model_args, cnn_args, data.task, data.texts("train"), data_args.max_seq_length)
+        model, tokenizer, built = build_textcnn(
+            model_args, cnn_args, data.task, data.texts("train"), data_args.max_seq_length
+        )
         notes += built
     else:
         model, tokenizer = load_pretrained(model_args, data.task, training_args.use_cpu)
+    tokenizer.model_max_length = min(data_args.max_seq_length, tokenizer.model_max_length)
     with training_args.main_process_first(desc="tokenising"):
         encoded = {
             split: tokenize_dataset(
                 dataset,
                 tokenizer,
-                min(data_args.max_seq_length, tokenizer.model_max_length),
+                tokenizer.model_max_length,
                 pad_to_max_length=data_args.pad_to_max_length,
                 num_proc=data_args.preprocessing_num_workers,
                 load_from_cache_file=not data_args.overwrite_cache,
@@ -99,8 +104,8 @@ def main(argv: list[str]) -> None:
         if run_args.overwrite and checkpoint is None:
             clear_output_dir(output_dir)
         start_training_log(output_dir)
-    for note in notes:
-        transformers.logging.get_logger("hf_ext").warning(note) if training_args.should_log else None
+        for note in notes:
+            print(f"Note: {note}")
 
     trainer = ExtendedTrainer(
         model=model,
@@ -121,31 +126,10 @@ def main(argv: list[str]) -> None:
     record.add(data=data.fingerprint(), notes=notes)
     if trainer.is_world_process_zero():
         base = model_args.model_name_or_path or "TextCNN"
-        write_results(output_dir, model_args.name or base, base, predictions, metrics, trainer.state.log_history, record, notes)
+        title, history = model_args.name or base, trainer.state.log_history
+        write_results(output_dir, title, predictions, metrics, history, record, notes, base_model=base)
     if training_args.push_to_hub:
         trainer.push_to_hub()
-
-
-def precision_notes(training_args, run_args) -> list[str]:
-    used = "bf16" if training_args.bf16 else "fp16" if training_args.fp16 else "float32"
-    if run_args.mixed_precision == "fp16" and used != "fp16":
-        return [f"fp16 needs a GPU; on this CPU the run is in {used}."]
-    return [f"The run is in {used} mixed precision."] if used != "float32" else []
-
-
-def show_dry_run(record, data, notes) -> None:
-    """Print the resolved configuration and what the data holds."""
-    print(json.dumps(record.facts["arguments"], indent=2, default=str))
-    print(f"\nTask: {data.task.problem_type}, {len(data.task.label_names)} outputs")
-    for split, dataset in data.splits.items():
-        counts = ""
-        if data.task.problem_type == "single_label_classification" and "label" in dataset.column_names:
-            named = Counter(data.task.label_names[label] for label in dataset["label"])
-            counts = ", ".join(f"{name} {count:,}" for name, count in named.most_common(20))
-        print(f"{split}: {len(dataset):,} rows {f'({counts})' if counts else ''}")
-    for note in notes:
-        print(f"Note: {note}")
-    print("Dry run: nothing was trained or written.")
 
 
 if __name__ == "__main__":

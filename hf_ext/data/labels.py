@@ -74,7 +74,9 @@ def infer_task(table: Table, labels: list[Any], do_regression: bool | None, num_
         raise DataError(f"do_regression=true, but the labels of {table.source} are {KINDS[kind]}s.")
     if do_regression or (kind is float and do_regression is None):
         if num_labels not in (None, 1):
-            raise DataError(f"{table.source} has numbers as labels (regression): num_labels must be 1, not {num_labels}.")
+            raise DataError(
+                f"{table.source} has numbers as labels (regression): num_labels must be 1, not {num_labels}."
+            )
         return Task(REGRESSION, ["value"])
     if kind is float:
         raise DataError(
@@ -185,7 +187,8 @@ def _class_names(table: Table, labels: list[Any], flat: list[Any], num_labels: i
         )
     classes = list(range(num_labels)) if all(isinstance(name, int) for name in distinct) else distinct[:num_labels]
     outside = [
-        index for index, label in enumerate(labels)
+        index
+        for index, label in enumerate(labels)
         if any(item not in classes for item in (label if isinstance(label, list) else [label]))
     ]
     rows = ", ".join(str(index + 1) for index in outside[:5]) + (" ..." if len(outside) > 5 else "")

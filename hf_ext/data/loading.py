@@ -90,6 +90,10 @@ def load_text_data(
         raise DataError(
             "There are no training rows. Pass --train_file, --dataset_name, or a --data_dir that holds a train file."
         )
+    if not tables:
+        raise DataError(
+            f"There are no {' or '.join(needed)} rows. Pass {' or '.join(f'--{name}_file' for name in needed)}."
+        )
     columns = _find_columns(tables[next(iter(tables))], data_args)
     splits, labels, notes = {}, {}, []
     for name, table in tables.items():
@@ -146,7 +150,9 @@ def _files_in(folder: Path) -> dict[str, str | None]:
             raise DataError(f"data_dir: {folder} holds {' and '.join(path.name for path in found)}; keep one of them.")
         files[name] = str(found[0]) if found else None
     if not any(files.values()):
-        raise DataError(f"data_dir: {folder} holds none of train.json, validation.json, test.json (or .jsonl, .csv ...).")
+        raise DataError(
+            f"data_dir: {folder} holds none of train.json, validation.json, test.json (or .jsonl, .csv ...)."
+        )
     return files
 
 
@@ -163,7 +169,9 @@ def _rename_splits(tables: dict[str, Table], data_args: DataArguments) -> dict[s
 
 def _split_of(tables: dict[str, Table], name: str, flag: str) -> Table:
     if name not in tables:
-        raise DataError(f"{flag}: the data set has no split {name!r}; it has {', '.join(tables)}.{nearest(name, tables)}")
+        raise DataError(
+            f"{flag}: the data set has no split {name!r}; it has {', '.join(tables)}.{nearest(name, tables)}"
+        )
     return tables[name]
 
 
@@ -247,7 +255,9 @@ def _check_seen(table: Table, labels: list, train_labels: list, task: Task) -> N
         )
 
 
-def _hold_out(columns: dict[str, list], task: Task, held_rows: int, seed: int) -> tuple[dict[str, list], dict[str, list]]:
+def _hold_out(
+    columns: dict[str, list], task: Task, held_rows: int, seed: int
+) -> tuple[dict[str, list], dict[str, list]]:
     """Split rows off: (held out, rest). Stratified for single labels; a class's only row stays in the rest."""
     from sklearn.model_selection import train_test_split
 

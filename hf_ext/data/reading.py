@@ -169,7 +169,7 @@ def _read_json(path: Path, text: str, lines_only: bool) -> list[dict[str, Any]]:
     for index, row in enumerate(rows):
         if not isinstance(row, dict):
             raise DataError(
-                f'{path}, row {index + 1} is {json.dumps(row)[:80]}; a row must be an object such as '
+                f"{path}, row {index + 1} is {json.dumps(row)[:80]}; a row must be an object such as "
                 '{"text": "...", "label": 0}.'
             )
     return rows

@@ -52,7 +52,9 @@ class CalibrationError(evaluate.Metric):
 
     def _info(self):
         feature = (datasets.Sequence(datasets.Value("float64")), datasets.Value("int64"))
-        return _info("Expected calibration error.", feature, "Guo et al. (2017), On Calibration of Modern Neural Networks.")
+        return _info(
+            "Expected calibration error.", feature, "Guo et al. (2017), On Calibration of Modern Neural Networks."
+        )
 
     def _compute(self, predictions, references):
         return {"ece": expected_calibration_error(np.asarray(predictions), np.asarray(references))}

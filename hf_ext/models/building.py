@@ -45,7 +45,9 @@ class TextCNNArguments:
                 f"word_vectors={self.word_vectors} has no effect with variant=rand; choose static, non-static or multichannel."
             )
         if self.variant != "rand" and self.word_vectors is None:
-            raise ConfigurationError(f"variant={self.variant} needs --word_vectors FILE; without vectors choose variant=rand.")
+            raise ConfigurationError(
+                f"variant={self.variant} needs --word_vectors FILE; without vectors choose variant=rand."
+            )
 
 
 def build_textcnn(model_args: ModelArguments, cnn_args: TextCNNArguments, task: Task, texts: list, max_length: int):
@@ -67,7 +69,9 @@ def build_textcnn(model_args: ModelArguments, cnn_args: TextCNNArguments, task: 
         tokenizer = load_tokenizer(model_args.tokenizer_name, model_args)
     else:
         words = (text for row in texts for text in ((row,) if isinstance(row, str) else row))
-        tokenizer = build_word_tokenizer(words, cnn_args.vocab_size, cnn_args.min_word_frequency, model_max_length=max_length)
+        tokenizer = build_word_tokenizer(
+            words, cnn_args.vocab_size, cnn_args.min_word_frequency, model_max_length=max_length
+        )
         notes.append(f"The word list has the {len(tokenizer):,} commonest words of the training texts.")
     vectors, embed_size = None, cnn_args.embed_size
     if cnn_args.word_vectors is not None:

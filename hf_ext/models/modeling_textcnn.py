@@ -52,12 +52,11 @@ class TextCNNPreTrainedModel(PreTrainedModel):
     main_input_name = "input_ids"
 
     def _init_weights(self, module):
-        if isinstance(module, TextCNNEmbeddings):
-            bound = self.config.embedding_init_range
-            if module.word_embeddings is not None:
-                init.uniform_(module.word_embeddings.weight, -bound, bound)
-            if module.static_embeddings is not None:
-                init.uniform_(module.static_embeddings, -bound, bound)
+        bound = self.config.embedding_init_range
+        if isinstance(module, nn.Embedding):
+            init.uniform_(module.weight, -bound, bound)
+        elif isinstance(module, TextCNNEmbeddings) and module.static_embeddings is not None:
+            init.uniform_(module.static_embeddings, -bound, bound)
         elif isinstance(module, nn.Conv1d):
             fan_in = module.in_channels * module.kernel_size[0]
             init.uniform_(module.weight, -(fan_in**-0.5), fan_in**-0.5)

@@ -100,7 +100,9 @@ def load_word_vectors(
     else:
         raise ValueError(f"word_vectors: {path} ends in {path.suffix!r}; valid are .txt, .vec, .npy and .safetensors.")
     if not found:
-        raise ValueError(f"word_vectors: {path} holds a vector for none of the {len(vocabulary)} words of the vocabulary.")
+        raise ValueError(
+            f"word_vectors: {path} holds a vector for none of the {len(vocabulary)} words of the vocabulary."
+        )
     width = len(next(iter(found.values())))
     generator = np.random.default_rng(seed)
     matrix = generator.uniform(-init_range, init_range, (len(tokenizer), width)).astype(np.float32)
@@ -120,12 +122,16 @@ def _read_text_vectors(path: Path, vocabulary: dict[str, int]) -> dict[int, np.n
                 continue
             width = width or len(numbers)
             if len(numbers) != width:
-                raise ValueError(f"word_vectors: {path}, line {number}: {len(numbers)} numbers, the lines before have {width}.")
+                raise ValueError(
+                    f"word_vectors: {path}, line {number}: {len(numbers)} numbers, the lines before have {width}."
+                )
             if word in vocabulary:
                 try:
                     found[vocabulary[word]] = np.array(numbers, dtype=np.float32)
                 except ValueError:
-                    raise ValueError(f"word_vectors: {path}, line {number}: not all of {numbers[:3]} ... are numbers.") from None
+                    raise ValueError(
+                        f"word_vectors: {path}, line {number}: not all of {numbers[:3]} ... are numbers."
+                    ) from None
     return found
 
 

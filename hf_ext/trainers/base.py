@@ -97,9 +97,11 @@ class ExtendedTrainer(Trainer):
             opt_model = self.model if model is None else model
             self.optimizer_cls_and_kwargs = self._extended_optimizer(opt_model)
             try:
-                return super().create_optimizer(model)
+                super().create_optimizer(model)
             finally:
                 self.optimizer_cls_and_kwargs = None
+        for module in self._sparse_modules:
+            module.sparse = True
         return super().create_optimizer(model)
 
     def _extended_optimizer(self, model):
@@ -109,8 +111,6 @@ class ExtendedTrainer(Trainer):
             self._sparse_modules = large_embeddings(model)
             if self._sparse_modules:
                 optimizer_cls = SparseAdamW
-                for module in self._sparse_modules:
-                    module.sparse = True
         groups = layer_groups(model)
         scales = self._ask("learning_rate_scales", groups, self.args)
         if scales is not None:
@@ -142,7 +142,9 @@ class ExtendedTrainer(Trainer):
         return scaled
 
     def _wants_sparse_embeddings(self, optimizer_cls) -> bool:
-        supported = optimizer_cls is torch.optim.AdamW and self.args.device.type == "cpu" and not self.args.torch_compile
+        supported = (
+            optimizer_cls is torch.optim.AdamW and self.args.device.type == "cpu" and not self.args.torch_compile
+        )
         if self.sparse_embeddings and not supported:
             raise ValueError(
                 "sparse_embeddings=True needs an AdamW optimizer (optim=adamw_torch or adamw_torch_fused) on a CPU "
@@ -224,7 +226,6 @@ class ExtendedTrainer(Trainer):
             # The model may go on to an optimizer that refuses sparse gradients.
             for module in self._sparse_modules:
                 module.sparse = False
-            self._sparse_modules = []
 
     def log(self, logs, start_time=None):
         if "loss" in logs:
@@ -244,7 +245,9 @@ class ExtendedTrainer(Trainer):
             return {}
         first = groups[0].get("initial_lr", groups[0]["lr"])
         return {
-            f"learning_rate/{group['layer_group']}": logs["learning_rate"] * group.get("initial_lr", group["lr"]) / first
+            f"learning_rate/{group['layer_group']}": logs["learning_rate"]
+            * group.get("initial_lr", group["lr"])
+            / first
             for group in groups
         }
 

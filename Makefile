@@ -1,0 +1,43 @@
+# `make quickstart` and `make test` each make .venv with what they need; a second call installs nothing again.
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# The first of these that is Python 3.11 or newer (transformers 5.23 needs it); PYTHON=... chooses another.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+SOURCES := setup.cfg pyproject.toml constraints.txt requirements-demo.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test check clean
+
+help:  ## list these commands
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
+
+quickstart: $(VENV)/.installed-demo  ## train, evaluate and report a text classifier on 8,530 film sentences (about 1 minute)
+	$(VENV)/bin/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
+		recipes/run_classification.py configs/quickstart.json
+
+test: $(VENV)/.installed-test  ## run all tests (offline once installed)
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(PY) -m pytest -n 2 --dist loadgroup
+
+check: $(VENV)/.installed-test  ## lint, formatting, and that layers import downwards only
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m pytest tests/test_layers.py
+
+clean:  ## remove .venv and what runs left in outputs/
+	rm -rf $(VENV) outputs
+
+$(PY):
+	@test -n "$(PYTHON)" || { echo "hf_ext needs Python 3.11 or newer; none was found. Install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed-demo: $(PY) $(SOURCES)
+	$(PIP) --require-hashes --no-deps -r requirements-demo.txt
+	$(PIP) --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed-demo
+	$(PIP) --editable '.[demo,test]'
+	@touch $@

@@ -1,0 +1,83 @@
+"""Evaluate a saved model: metrics, predictions and a report.
+
+    python recipes/run_evaluation.py --model_path outputs/cnn --data_config configs/data_config.yaml \\
+        --output_dir evaluation_results
+    python recipes/run_evaluation.py --model_path outputs/cnn --test_file test.json --output_dir evaluation_results
+
+The classes are the model's own; labels that it does not know are an error. Without labels the rows are predicted only.
+"""
+
+import sys
+
+from accelerate import PartialState
+from transformers import DataCollatorWithPadding
+
+from hf_ext import (
+    DataArguments,
+    ExtendedTrainer,
+    LaterArguments,
+    ModelArguments,
+    RecipeTrainingArguments,
+    RunArguments,
+    RunRecord,
+    build_compute_metrics,
+    check_output_dir,
+    clear_output_dir,
+    complete_evaluation_values,
+    load_config,
+    load_pretrained,
+    load_text_data,
+    parse_arguments,
+    predict_splits,
+    readable_errors,
+    show_dry_run,
+    start_training_log,
+    task_of_config,
+    tokenize_dataset,
+    write_results,
+)
+
+ARGUMENTS = (ModelArguments, DataArguments, RecipeTrainingArguments, RunArguments, LaterArguments)
+
+
+def main(argv: list[str]) -> None:
+    model_args, data_args, training_args, run_args, _ = parse_arguments(
+        ARGUMENTS, argv, __doc__, file_flags=("--args", "--data_config"), complete=complete_evaluation_values
+    )
+    record = RunRecord(argv, {"model": model_args, "data": data_args, "training": training_args, "run": run_args})
+    output_dir = check_output_dir(training_args.output_dir, run_args.overwrite, None)
+    task = task_of_config(load_config(model_args))
+    data = load_text_data(data_args, model_args, ("test",), task)
+    compute_metrics = build_compute_metrics(task.problem_type, data_args.metric_name)
+    notes = data.notes + training_args.precision_notes(run_args.mixed_precision)
+    if run_args.dry_run:
+        show_dry_run(record, data, notes)
+        return
+
+    model, tokenizer = load_pretrained(model_args, task, training_args.use_cpu)
+    max_length = min(data_args.max_seq_length or tokenizer.model_max_length, tokenizer.model_max_length)
+    with training_args.main_process_first(desc="tokenising"):
+        encoded = {"test": tokenize_dataset(data.splits["test"], tokenizer, max_length, description="Tokenising test")}
+    PartialState().wait_for_everyone()
+    if training_args.should_save:
+        if run_args.overwrite:
+            clear_output_dir(output_dir)
+        start_training_log(output_dir)
+
+    trainer = ExtendedTrainer(
+        model=model,
+        args=training_args,
+        processing_class=tokenizer,
+        data_collator=DataCollatorWithPadding(tokenizer),
+        compute_metrics=compute_metrics,
+    )
+    predictions, metrics = predict_splits(trainer, data, encoded)
+    record.add(data=data.fingerprint(), notes=notes)
+    if trainer.is_world_process_zero():
+        title = f"Evaluation of {model_args.name or model_args.model_name_or_path}"
+        write_results(output_dir, title, predictions, metrics, [], record, notes)
+
+
+if __name__ == "__main__":
+    with readable_errors("run_evaluation.py"):
+        main(sys.argv[1:])
