@@ -117,7 +117,7 @@ class ModelArguments:
             raise ConfigurationError("use_fast_tokenizer=false: transformers 5 has fast tokenizers only; leave it out.")
         if self.model_name_or_path is None and self.model_type is None:
             raise ConfigurationError(
-                "No model is named. Pass --model_name_or_path DIR_OR_HUB_NAME to fine-tune one, or --model_type textcnn."
+                "No model is named. Pass --model_name_or_path NAME to fine-tune one, or --model_type textcnn."
             )
         if self.model_name_or_path is not None and self.model_type is not None:
             raise ConfigurationError(

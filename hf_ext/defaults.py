@@ -42,7 +42,7 @@ def complete_training_values(values: dict[str, Any]) -> dict[str, Any]:
     _refuse_settings_of_other_models(values)
     if values.get("model_type") and values.get("do_train") is False:
         raise ConfigurationError(
-            f"model_type={values['model_type']} with do_train=false: there is nothing trained. Pass --model_name_or_path."
+            f"model_type={values['model_type']} with do_train=false: nothing is trained yet. Pass --model_name_or_path."
         )
     if values.get("do_predict") and not {"test_file", "test_size", "dataset_name", "data_dir"} & set(values):
         raise ConfigurationError(
@@ -106,7 +106,7 @@ def _set_machine(values: dict[str, Any]) -> None:
     requested = values.get("mixed_precision", flags[0] if flags else None)
     if len(flags) > 1 or (flags and requested != flags[0]):
         raise ConfigurationError(
-            f"The precision is given several times: {', '.join(flags)}, mixed_precision={values.get('mixed_precision')}."
+            f"The precision is given twice: {', '.join(flags)}, mixed_precision={values.get('mixed_precision')}."
         )
     if requested is None:
         launcher = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")

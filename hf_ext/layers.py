@@ -42,7 +42,7 @@ def layer_groups(model: nn.Module) -> dict[str, list[str]]:
             group = "head" if seen_layers and name not in embeddings else "embeddings"
         groups.setdefault(group, []).append(name)
     order = sorted(
-        groups, key=lambda group: (group == "head", group != "embeddings", int((group.split(".") + ["0"])[1]))
+        groups, key=lambda group: (group == "head", group != "embeddings", int(group.partition(".")[2] or 0))
     )
     return {group: groups[group] for group in order}
 

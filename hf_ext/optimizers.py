@@ -19,8 +19,8 @@ class SparseAdamW(torch.optim.AdamW):
     - The second moment is AdamW's own: the decay of the steps since the row was last seen is made up for.
     - AdamW's first moment goes on moving a row for some ten steps after it was seen. Lazy variants
       ([`torch.optim.SparseAdam`]) drop that motion, and with it nine tenths of what a rare word learns. Here a
-      gradient's whole motion, $\sum_k (1-\beta_1)\beta_1^k / \sqrt{\beta_2}^k = (1-\beta_1)/(1-\beta_1/\sqrt{\beta_2})$,
-      is made at once, so no first moment is stored.
+      gradient's whole motion, $\sum_k (1-\beta_1) (\beta_1/\sqrt{\beta_2})^k = (1-\beta_1)/(1-\beta_1/\sqrt{\beta_2})$
+      of a step, is made at once, so no first moment is stored.
     - Weight decay makes up for the steps since the row was last seen as well.
 
     Parameters with dense gradients get the ordinary AdamW step.

@@ -193,8 +193,8 @@ def _class_names(table: Table, labels: list[Any], flat: list[Any], num_labels: i
     ]
     rows = ", ".join(str(index + 1) for index in outside[:5]) + (" ..." if len(outside) > 5 else "")
     raise DataError(
-        f"{table.source}: num_labels is {num_labels}, but there are {len(distinct)} classes: {_listed(distinct)}. Outside "
-        f"{_listed(classes)}: row{'s' if len(outside) > 1 else ''} {rows} ({len(outside)} in all), label "
+        f"{table.source}: num_labels is {num_labels}, but there are {len(distinct)} classes: {_listed(distinct)}. "
+        f"Outside {_listed(classes)}: row{'s' if len(outside) > 1 else ''} {rows} ({len(outside)} in all), label "
         f"{labels[outside[0]]!r} first."
     )
 

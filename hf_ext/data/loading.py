@@ -249,9 +249,9 @@ def _check_seen(table: Table, labels: list, train_labels: list, task: Task) -> N
     if unseen:
         names = sorted({task.label_names[label] for _, label in unseen})
         raise DataError(
-            f"{table.where(unseen[0][0])}: the label {task.label_names[unseen[0][1]]!r} never occurs in training, so it "
-            f"cannot be predicted. {len(unseen)} rows are affected, with the labels {', '.join(names[:10])}. Remove them, "
-            "or add such rows to the training data."
+            f"{table.where(unseen[0][0])}: the label {task.label_names[unseen[0][1]]!r} never occurs in training, so "
+            f"it cannot be predicted. {len(unseen)} rows are affected, with the labels {', '.join(names[:10])}. Remove "
+            "them, or add such rows to the training data."
         )
 
 

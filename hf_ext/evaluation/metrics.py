@@ -155,7 +155,7 @@ def possible_metric_names(compute_metrics: Callable, problem_type: str, num_labe
 
     logits = np.eye(2, max(num_labels, 1))
     labels = {SINGLE_LABEL: np.array([0, 1]), MULTI_LABEL: np.eye(2, num_labels), REGRESSION: np.array([0.0, 1.0])}
-    return ["loss"] + sorted(compute_metrics(EvalPrediction(logits, labels[problem_type])))
+    return ["loss", *sorted(compute_metrics(EvalPrediction(logits, labels[problem_type])))]
 
 
 # ---- Inside ----
@@ -171,8 +171,8 @@ def _load_metric(metric_name: str | None, problem_type: str):
         return evaluate.load(metric_name, config, keep_in_memory=True)
     except (FileNotFoundError, ConnectionError, OSError, ImportError, ValueError) as error:
         raise ConfigurationError(
-            f"metric_name={metric_name} could not be loaded from the Hub or as a local script: {error}. Always reported, "
-            f"without a network: {', '.join(METRIC_NAMES[problem_type])}."
+            f"metric_name={metric_name} could not be loaded from the Hub or as a local script: {error}. Always "
+            f"reported, without a network: {', '.join(METRIC_NAMES[problem_type])}."
         ) from error
 
 

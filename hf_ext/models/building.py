@@ -42,7 +42,8 @@ class TextCNNArguments:
     def __post_init__(self):
         if self.variant == "rand" and self.word_vectors is not None:
             raise ConfigurationError(
-                f"word_vectors={self.word_vectors} has no effect with variant=rand; choose static, non-static or multichannel."
+                f"word_vectors={self.word_vectors} has no effect with variant=rand; choose static, non-static or "
+                "multichannel."
             )
         if self.variant != "rand" and self.word_vectors is None:
             raise ConfigurationError(
@@ -213,7 +214,7 @@ def _checked_overrides(model_args: ModelArguments, config) -> dict:
         given, has = getattr(model_args, name), getattr(config, name, None)
         if given is not None and given != has:
             raise ConfigurationError(
-                f"{name} is {given}, but {model_args.model_name_or_path} has {has}. The weights decide it: leave it out."
+                f"{name} is {given}, but {model_args.model_name_or_path} has {has}. Leave it out: the weights decide."
             )
     overrides = {}
     layers, has = model_args.num_hidden_layers, getattr(config, "num_hidden_layers", None)

@@ -1,4 +1,4 @@
-"""Freeze and unfreeze parameters by name pattern. Saved beside the TextCNN's weights: imports nothing of the package."""
+"""Freeze and unfreeze parameters by name pattern. Saved beside the TextCNN: imports nothing of the package."""
 
 import re
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""TextCNN (Kim 2014) as a `PreTrainedModel`. Saved beside the weights: imports nothing of the package but its neighbours."""
+"""TextCNN (Kim 2014) as a `PreTrainedModel`. Saved beside the weights: imports only its neighbours."""
 
 import torch
 import torch.nn.functional as F

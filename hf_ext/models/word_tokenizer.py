@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 PAD_TOKEN, UNKNOWN_TOKEN, SEPARATOR_TOKEN = "<pad>", "<unk>", "<sep>"
 # Words with inner apostrophes and hyphens stay whole, clitics as treebanks write them ("n't", "'s") too; other signs
 # stand alone.
-WORDS = Regex(r"\w+(?:['’\-]\w+)*|['’]\w+|[^\w\s]")
+WORDS = Regex(r"\w+(?:['\u2019\-]\w+)*|['\u2019]\w+|[^\w\s]")
 
 
 def build_word_tokenizer(

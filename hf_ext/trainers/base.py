@@ -47,6 +47,7 @@ class ExtendedTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
         self.sparse_embeddings = sparse_embeddings
         self._sparse_modules = []
+        self._group_rates = {}
         launched = int(os.environ.get("WORLD_SIZE", "1"))
         if self.args.world_size != launched:
             raise RuntimeError(
@@ -93,16 +94,17 @@ class ExtendedTrainer(Trainer):
     # ---- Optimizer ----
 
     def create_optimizer(self, model=None):
-        if self.optimizer is None and self.optimizer_cls_and_kwargs is None:
-            opt_model = self.model if model is None else model
-            self.optimizer_cls_and_kwargs = self._extended_optimizer(opt_model)
-            try:
-                super().create_optimizer(model)
-            finally:
+        own = self.optimizer is None and self.optimizer_cls_and_kwargs is None
+        if own:
+            self.optimizer_cls_and_kwargs = self._extended_optimizer(self.model if model is None else model)
+        try:
+            optimizer = super().create_optimizer(model)
+        finally:
+            if own:
                 self.optimizer_cls_and_kwargs = None
         for module in self._sparse_modules:
             module.sparse = True
-        return super().create_optimizer(model)
+        return optimizer
 
     def _extended_optimizer(self, model):
         """Class and arguments of the optimizer, with what the techniques ask of them."""
@@ -229,27 +231,25 @@ class ExtendedTrainer(Trainer):
 
     def log(self, logs, start_time=None):
         if "loss" in logs:
-            for source, metrics in [("the optimizer", self._group_learning_rates(logs))] + [
-                (type(callback).__name__, callback.metrics()) for callback in self._extension_callbacks()
-            ]:
+            logs.update(self._group_rates)
+            for callback in self._extension_callbacks():
+                metrics = callback.metrics()
                 clash = sorted(set(logs) & set(metrics))
                 if clash:
-                    raise ValueError(f"{source} reports {', '.join(clash)}, which this log already holds.")
+                    raise ValueError(
+                        f"{type(callback).__name__} reports {', '.join(clash)}, which this log already holds."
+                    )
                 logs.update(metrics)
         super().log(logs, start_time)
         logger.info("step %d: %s", self.state.global_step, logs)
 
-    def _group_learning_rates(self, logs) -> dict[str, float]:
+    def _get_learning_rate(self) -> float:
         groups = self.optimizer.param_groups
-        if "learning_rate" not in logs or "layer_group" not in groups[0]:
-            return {}
-        first = groups[0].get("initial_lr", groups[0]["lr"])
-        return {
-            f"learning_rate/{group['layer_group']}": logs["learning_rate"]
-            * group.get("initial_lr", group["lr"])
-            / first
-            for group in groups
-        }
+        if "layer_group" not in groups[0]:
+            return super()._get_learning_rate()
+        # Asked for after the optimizer's step and before the scheduler's: the rates that the step was made with.
+        self._group_rates = {f"learning_rate/{group['layer_group']}": float(group["lr"]) for group in groups}
+        return max(self._group_rates.values())
 
 
 def count_targets(inputs: dict[str, torch.Tensor]) -> int:

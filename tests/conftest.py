@@ -1,0 +1,12 @@
+import os
+import sys
+from pathlib import Path
+
+# Before anything imports the Hub client: no test may reach for a network.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# The runs of the contract tests are started by a fork server, which reads its path from the environment.
+CONTRACTS = str(Path(__file__).parent / "contracts")
+sys.path.insert(0, CONTRACTS)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [CONTRACTS, os.environ.get("PYTHONPATH")]))

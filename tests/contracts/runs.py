@@ -1,0 +1,233 @@
+"""Training runs of the contract tests, each in processes of its own.
+
+A fork server imports torch and transformers once; every run is forked from it, so a killed or a two-process run costs
+a fraction of a second instead of ten.
+"""
+
+import multiprocessing
+import os
+import signal
+import socket
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer_utils import get_last_checkpoint
+
+from hf_ext import ExtendedTrainer, TextCNNConfig, TextCNNForSequenceClassification
+
+# At least `hf_ext.optimizers.MIN_ROWS`, so that the embedding rows are updated sparsely.
+VOCABULARY = 3000
+TIMEOUT_S = 120
+
+
+@dataclass(frozen=True)
+class Case:
+    """One training run."""
+
+    output_dir: str
+    model: str = "bert"
+    problem_type: str = "single_label_classification"
+    trainer: str = "extended"
+    batch_size: int = 16
+    accumulation: int = 1
+    rows: int = 32
+    epochs: int = 2
+    sampling: str = "sequential"
+    dropout: float = 0.0
+    sparse: bool | None = None
+    save_steps: int = 0
+    kill_at_step: int = 0
+    resume: bool = False
+    use_cpu: bool = True
+    callbacks: tuple = ()
+    arguments: dict = field(default_factory=dict)
+
+    def but(self, **changes) -> "Case":
+        return replace(self, **changes)
+
+
+def make_rows(case: Case) -> list[dict]:
+    generator = torch.Generator().manual_seed(0)
+    rows = []
+    for index in range(case.rows):
+        length = int(torch.randint(3, 12, (1,), generator=generator))
+        label = {
+            "single_label_classification": index % 3,
+            "multi_label_classification": [float(index % 2), float(index % 3 == 0), float(index % 5 == 0)],
+            "regression": index / case.rows,
+        }[case.problem_type]
+        ids = torch.randint(1, VOCABULARY, (length,), generator=generator).tolist()
+        rows.append({"input_ids": ids, "labels": label})
+    return rows
+
+
+def collate(rows: list[dict]) -> dict[str, torch.Tensor]:
+    width = max(len(row["input_ids"]) for row in rows)
+    ids = torch.tensor([row["input_ids"] + [0] * (width - len(row["input_ids"])) for row in rows])
+    return {"input_ids": ids, "attention_mask": (ids > 0).long(), "labels": torch.tensor([r["labels"] for r in rows])}
+
+
+def make_model(case: Case):
+    set_seed(0)
+    shared = {
+        "num_labels": 1 if case.problem_type == "regression" else 3,
+        "problem_type": case.problem_type,
+        "vocab_size": VOCABULARY,
+    }
+    if case.model == "textcnn":
+        config = TextCNNConfig(embed_size=8, num_filters=4, dropout_prob=case.dropout, **shared)
+        return TextCNNForSequenceClassification(config)
+    config = BertConfig(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        hidden_dropout_prob=case.dropout,
+        attention_probs_dropout_prob=case.dropout,
+        **shared,
+    )
+    return BertForSequenceClassification(config)
+
+
+class KillAt(TrainerCallback):
+    """Ends the process as a power cut would."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def make_trainer(case: Case):
+    arguments = TrainingArguments(
+        output_dir=case.output_dir,
+        per_device_train_batch_size=case.batch_size,
+        per_device_eval_batch_size=4,
+        gradient_accumulation_steps=case.accumulation,
+        num_train_epochs=case.epochs,
+        train_sampling_strategy=case.sampling,
+        learning_rate=1e-3,
+        logging_steps=1,
+        save_strategy="steps" if case.save_steps else "no",
+        save_steps=case.save_steps or 500,
+        use_cpu=case.use_cpu,
+        disable_tqdm=True,
+        **case.arguments,
+    )
+    rows = make_rows(case)
+    callbacks = [callback() for callback in case.callbacks]
+    if case.kill_at_step:
+        callbacks.append(KillAt(case.kill_at_step))
+    settings = {
+        "model": make_model(case),
+        "args": arguments,
+        "train_dataset": rows,
+        "eval_dataset": rows,
+        "data_collator": collate,
+        "callbacks": callbacks,
+    }
+    if case.trainer == "plain":
+        return Trainer(**settings)
+    return ExtendedTrainer(**settings, sparse_embeddings=case.sparse)
+
+
+def run(case: Case) -> dict:
+    """Train, and report what the contracts compare."""
+    trainer = make_trainer(case)
+    seen = []
+    training_step = trainer.training_step
+
+    def recording_step(model, inputs, *args, **kwargs):
+        seen.append(inputs["input_ids"].sum(dim=1).tolist())
+        return training_step(model, inputs, *args, **kwargs)
+
+    trainer.training_step = recording_step
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(case.output_dir) if case.resume else None)
+    logs = [log for log in trainer.state.log_history if "loss" in log]
+    return {
+        "loss": [log["loss"] for log in logs],
+        "grad_norm": [log["grad_norm"] for log in logs],
+        "logs": logs,
+        "eval_loss": trainer.evaluate()["eval_loss"],
+        "weights": {name: value.clone() for name, value in trainer.model.state_dict().items()},
+        "batches": seen,
+        "optimizer": type(getattr(trainer.optimizer, "optimizer", trainer.optimizer)).__name__,
+        "steps": trainer.state.global_step,
+    }
+
+
+# ---- Processes ----
+
+
+def _enter(case: Case, rank: int, world_size: int, port: int, results: str) -> None:
+    torch.set_num_threads(1)
+    if world_size > 1:
+        os.environ.update(
+            WORLD_SIZE=str(world_size),
+            RANK=str(rank),
+            LOCAL_RANK=str(rank),
+            LOCAL_WORLD_SIZE=str(world_size),
+            MASTER_ADDR="127.0.0.1",
+            MASTER_PORT=str(port),
+        )
+    path = Path(results) / f"{rank}.pt"
+    try:
+        torch.save(run(case), path)
+    except Exception as error:  # handed to the parent, which raises it again
+        torch.save({"error": f"{type(error).__name__}: {error}"}, path)
+
+
+def launch(case: Case, world_size: int = 1) -> list[dict]:
+    """Run a case in `world_size` processes; a list of their reports, or of `None` for those that were killed."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["runs"])
+    results = Path(case.output_dir) / "reports"
+    results.mkdir(parents=True, exist_ok=True)
+    for old in results.glob("*.pt"):
+        old.unlink()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [
+        context.Process(target=_enter, args=(case, rank, world_size, port, str(results))) for rank in range(world_size)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(TIMEOUT_S)
+        if process.is_alive():
+            process.kill()
+            raise AssertionError(f"a run did not end within {TIMEOUT_S} s: {case}")
+    paths = [results / f"{rank}.pt" for rank in range(world_size)]
+    return [torch.load(path, weights_only=False) if path.exists() else None for path in paths]
+
+
+def train(case: Case, world_size: int = 1) -> dict:
+    """Run a case that has to end well; the report of rank 0, after checking that all ranks hold the same weights."""
+    reports = launch(case, world_size)
+    for report in reports:
+        assert report is not None, f"a process died: {case}"
+        assert "error" not in report, report["error"]
+    for other in reports[1:]:
+        assert_same_weights(reports[0], other)
+    return reports[0]
+
+
+def assert_same_weights(one: dict, other: dict, **tolerance) -> None:
+    assert one["weights"].keys() == other["weights"].keys()
+    for name, value in one["weights"].items():
+        if tolerance:
+            torch.testing.assert_close(value, other["weights"][name], msg=lambda m, n=name: f"{n}: {m}", **tolerance)
+        else:
+            assert torch.equal(value, other["weights"][name]), f"{name} differs"

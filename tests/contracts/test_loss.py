@@ -1,0 +1,58 @@
+"""The loss and the gradient of a step don't depend on how its rows are spread over micro-batches and processes."""
+
+import pytest
+from runs import Case, assert_same_weights, train
+
+PROBLEMS = ("single_label_classification", "multi_label_classification", "regression")
+
+
+@pytest.fixture
+def case(tmp_path):
+    return Case(output_dir=str(tmp_path))
+
+
+def assert_equal_training(one, other):
+    assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+    assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-3)
+    assert one["eval_loss"] == pytest.approx(other["eval_loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("problem_type", PROBLEMS)
+@pytest.mark.parametrize("model", ["bert", "textcnn"])
+def test_one_batch_equals_accumulation_equals_two_processes(case, model, problem_type):
+    case = case.but(model=model, problem_type=problem_type)
+    whole = train(case)
+    assert_equal_training(whole, train(case.but(batch_size=4, accumulation=4)))
+    assert_equal_training(whole, train(case.but(batch_size=8), world_size=2))
+    assert_equal_training(whole, train(case.but(batch_size=4, accumulation=2), world_size=2))
+
+
+def test_uneven_micro_batches_count_by_their_rows(case):
+    # 22 rows: the second step has 6 rows, as micro-batches of 4 and 2.
+    whole = train(case.but(rows=22))
+    assert_equal_training(whole, train(case.but(rows=22, batch_size=4, accumulation=4)))
+
+
+def test_the_plain_trainer_is_off_by_the_steps_and_the_processes(case):
+    """What is mended. If this fails, the library has mended it, and `ExtendedTrainer` can drop its own scaling."""
+    plain = case.but(trainer="plain")
+    whole = train(plain)
+    assert train(plain.but(batch_size=4, accumulation=4))["loss"][0] == pytest.approx(4 * whole["loss"][0], rel=1e-3)
+    assert train(plain.but(batch_size=8), world_size=2)["loss"][0] == pytest.approx(2 * whole["loss"][0], rel=1e-3)
+
+
+def test_sparse_rows_are_the_default_and_give_the_dense_gradient(case):
+    case = case.but(model="textcnn")
+    sparse, dense = train(case), train(case.but(sparse=False))
+    assert sparse["optimizer"] == "SparseAdamW"
+    assert dense["optimizer"] == "AdamW"
+    # The first step starts from the same weights.
+    assert sparse["loss"][0] == pytest.approx(dense["loss"][0], rel=1e-6)
+    assert sparse["grad_norm"][0] == pytest.approx(dense["grad_norm"][0], rel=1e-5)
+
+
+@pytest.mark.parametrize("model", ["bert", "textcnn"])
+def test_two_processes_train_the_weights_of_one(case, model):
+    case = case.but(model=model, epochs=3)
+    one, two = train(case), train(case.but(batch_size=8), world_size=2)
+    assert_same_weights(one, two, rtol=1e-3, atol=2e-5)
