@@ -1,6 +1,7 @@
 """Metrics by the kind of task, from arrays; scikit-learn computes them."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -151,11 +152,10 @@ def build_compute_metrics(problem_type: str, metric_name: str | None = None) -> 
 
 def possible_metric_names(compute_metrics: Callable, problem_type: str, num_labels: int) -> list[str]:
     """The names that an evaluation will yield, found by evaluating two made-up rows."""
-    from transformers import EvalPrediction
-
     logits = np.eye(2, max(num_labels, 1))
     labels = {SINGLE_LABEL: np.array([0, 1]), MULTI_LABEL: np.eye(2, num_labels), REGRESSION: np.array([0.0, 1.0])}
-    return ["loss", *sorted(compute_metrics(EvalPrediction(logits, labels[problem_type])))]
+    evaluation = SimpleNamespace(predictions=logits, label_ids=labels[problem_type])
+    return ["loss", *sorted(compute_metrics(evaluation))]
 
 
 # ---- Inside ----

@@ -1,0 +1,108 @@
+"""The house: every module stands on a layer, and imports downwards only."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# Layer 0 holds pure functions without transformers; layer 5 are the recipes.
+LAYERS = {
+    "version": 0,
+    "errors": 0,
+    "evaluation.predictions": 0,
+    "evaluation.metrics": 0,
+    "evaluation.modules": 0,
+    "evaluation.calibration": 0,
+    "evaluation.significance": 0,
+    "arguments": 1,
+    "configuration": 1,
+    "defaults": 1,
+    "precision": 1,
+    "layers": 1,
+    "optimizers": 1,
+    "run_record": 1,
+    "data.reading": 1,
+    "data.labels": 1,
+    "data.loading": 1,
+    "data.tokenization": 1,
+    "data.sampling": 1,
+    "models": 1,
+    "models.configuration_textcnn": 1,
+    "models.modeling_textcnn": 1,
+    "models.freezing": 1,
+    "models.word_tokenizer": 1,
+    "models.building": 1,
+    "evaluation.report": 1,
+    "callbacks.base": 1,
+    "callbacks": 2,
+    "trainers.base": 3,
+    "trainers": 3,
+    "results": 3,
+}
+# Packages that only hold their modules.
+EMPTY = {"data", "evaluation"}
+RECIPES = sorted((ROOT / "recipes").glob("run_*.py"))
+
+
+def module_name(path: Path) -> str:
+    name = ".".join(path.relative_to(ROOT / "hf_ext").with_suffix("").parts)
+    return name.removesuffix(".__init__") if name != "__init__" else ""
+
+
+MODULES = {module_name(path): path for path in (ROOT / "hf_ext").rglob("*.py")}
+
+
+def imported(path: Path, package: str = "") -> list[str]:
+    names = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names.append(f"hf_ext.{package}.{node.module}" if node.level else node.module)
+    return names
+
+
+def test_every_module_has_a_layer():
+    assert set(MODULES) - {""} - EMPTY == set(LAYERS)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_imports_go_downwards(name):
+    path = MODULES[name]
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    for target in imported(path, package):
+        if target == "hf_ext" or target.startswith("hf_ext."):
+            assert target != "hf_ext", f"{name} imports the public API, which stands above it"
+            below = target.removeprefix("hf_ext.")
+            assert LAYERS[below] <= LAYERS[name], (
+                f"{name} (layer {LAYERS[name]}) imports {below} (layer {LAYERS[below]})"
+            )
+        elif LAYERS[name] == 0:
+            assert target.split(".")[0] != "transformers", f"{name} is pure and imports {target}"
+
+
+def test_recipes_use_the_public_api_only():
+    assert [path.stem for path in RECIPES] == ["run_classification", "run_evaluation"]
+    for path in RECIPES:
+        for target in imported(path):
+            assert not target.startswith(("hf_ext.", "recipes", "run_")), f"{path.name} imports {target}"
+
+
+def test_the_public_api_is_sorted_and_complete():
+    import hf_ext
+
+    assert sorted(hf_ext.__all__) == hf_ext.__all__
+    assert all(hasattr(hf_ext, name) for name in hf_ext.__all__)
+
+
+def test_importing_brings_no_heavy_packages():
+    code = (
+        "import sys; from transformers import Trainer; before = {m.split('.')[0] for m in sys.modules}; "
+        "import hf_ext; print(*sorted({m.split('.')[0] for m in sys.modules} - before))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"sklearn", "scipy", "matplotlib", "jinja2", "evaluate", "pandas", "wandb", "optuna"}
+    assert not heavy & set(result.stdout.split())
