@@ -3,6 +3,8 @@ import torch
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
+    DebertaV2Config,
+    DebertaV2ForSequenceClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
     GPT2Config,
@@ -176,3 +178,10 @@ def test_groups_of_the_textcnn():
     assert groups["embeddings"] == ["encoder.embeddings.word_embeddings.weight"]
     assert set(groups["layer.0"]) == names_of(model, ".convolutions.")
     assert set(groups["head"]) == {"classifier.weight", "classifier.bias"}
+
+
+def test_embeddings_that_are_registered_behind_the_layers():
+    config = DebertaV2Config(**SIZES, num_hidden_layers=2, relative_attention=True, position_buckets=4)
+    groups = layer_groups(DebertaV2ForSequenceClassification(config))
+    assert list(groups) == ["embeddings", "layer.0", "layer.1", "head"]
+    assert "deberta.encoder.rel_embeddings.weight" in groups["embeddings"]
