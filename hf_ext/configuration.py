@@ -104,7 +104,7 @@ def read_configuration(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigurationError(f"There is no configuration file {path}.")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_bytes().decode("utf-8").removeprefix("\ufeff")
         if path.suffix == ".json":
             content = json.loads(text, object_pairs_hook=_without_repeats)
         else:
@@ -113,6 +113,8 @@ def read_configuration(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path} is not UTF-8: broken at byte {error.start}.") from None
     except json.JSONDecodeError as error:
         raise ConfigurationError(f"{path}, line {error.lineno}, column {error.colno}: {error.msg}.") from None
+    except RecursionError:
+        raise ConfigurationError(f"{path} is nested too deeply to be a configuration.") from None
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
     except _RepeatedKey as error:
@@ -185,7 +187,8 @@ class _YamlLoader(yaml.SafeLoader):
     yaml_implicit_resolvers = {key: list(value) for key, value in yaml.SafeLoader.yaml_implicit_resolvers.items()}
 
     def construct_mapping(self, node, deep=False):
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        merge = "tag:yaml.org,2002:merge"
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != merge]
         for key in keys:
             if keys.count(key) > 1:
                 raise _RepeatedKey(key)
@@ -202,6 +205,8 @@ class _Parser(HfArgumentParser):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        # Python 3.11 takes -1e-3 for a flag.
+        self._negative_number_matcher = re.compile(r"^-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
         known = {action.dest for action in self._actions}
         aliases = self.add_argument_group("other names")
         for alias, targets in ALIASES.items():
@@ -241,7 +246,7 @@ def _flatten(content: dict, fields: dict[str, Any], path: Path, section: str = "
         if isinstance(value, dict) and key not in fields:
             if key not in SECTIONS:
                 raise ConfigurationError(
-                    f"{path} has the section {key!r}, which does not exist.{nearest(key, SECTIONS)}"
+                    f"{path} has the section {key!r}, which does not exist.{nearest(str(key), SECTIONS)}"
                 )
             inner = _flatten(value, fields, path, key)
         elif key in SECTIONS and key not in fields and value is None:
@@ -271,10 +276,10 @@ def _resolve(flat: dict[str, Any], fields: dict[str, Any], source: str) -> dict[
             value = flat[key]
             if isinstance(value, str):
                 value = VALUE_ALIASES.get(target, {}).get(value, value)
-            if value is None:
+            if flat[key] is None:
                 continue
             try:
-                value = convert(value, fields[target])
+                value = None if value is None else convert(value, fields[target])
             except (ValueError, TypeError) as error:
                 raise ConfigurationError(f"{source}: {key} is {flat[key]!r}; it must be {error}.") from None
             if target in named and resolved[target] != value:
@@ -308,6 +313,9 @@ def _first_fitting(value: Any, options: list) -> Any:
 
 
 def _choice(value: Any, choices: list) -> Any:
+    if isinstance(value, bool):
+        # What YAML makes of an unquoted on, off, yes or no.
+        value = next((word for word in (("on", "yes") if value else ("off", "no")) if word in choices), value)
     for choice in choices:
         if value == choice or str(value) == str(choice):
             return choice
@@ -345,9 +353,12 @@ def _number(value: Any) -> float:
             value = float(value)
         except ValueError:
             value = None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError("a number")
-    return float(value)
+    try:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise ValueError("a number")
+        return float(value)
+    except OverflowError:
+        raise ValueError("a number of ordinary size") from None
 
 
 _SCALARS = {

@@ -64,7 +64,7 @@ def complete_training_values(values: dict[str, Any]) -> dict[str, Any]:
     name = values.get("name")
     if name is not None:
         values.setdefault("run_name", name)
-    model = name or values.get("model_type") or Path(values.get("model_name_or_path", "model")).name
+    model = name or values.get("model_type") or Path(values.get("model_name_or_path", "model")).resolve().name
     values.setdefault("output_dir", os.path.join("outputs", model))
     return values
 
@@ -113,4 +113,6 @@ def _set_machine(values: dict[str, Any]) -> None:
         requested = launcher if launcher in ("fp16", "bf16") else "auto"
     values["mixed_precision"] = requested
     used = resolve_mixed_precision(requested, values["use_cpu"])
+    if values.get(used) is False and requested == "auto":
+        used = "no"
     values.update(fp16=used == "fp16", bf16=used == "bf16")

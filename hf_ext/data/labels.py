@@ -26,16 +26,17 @@ class Task:
     label_names: list[str]
 
 
-def parse_labels(table: Table, values: list[Any]) -> list[Any]:
+def parse_labels(table: Table, values: list[Any], task: Task | None = None) -> list[Any]:
     """
     Labels of one consistent Python type.
 
-    Strings of a CSV file become integers or floats when all of them are such numbers.
+    Strings of a CSV file become integers or floats when all of them are such numbers, unless they are names of the
+    `task`'s classes as they stand.
 
     Raises:
         DataError: For missing labels, NaN and a change of type, with the rows.
     """
-    if not table.typed:
+    if not table.typed and not (task is not None and set(values) <= set(task.label_names)):
         values = _from_strings(values)
     for index, value in enumerate(values):
         if value is None or value == "":
@@ -90,6 +91,8 @@ def infer_task(table: Table, labels: list[Any], do_regression: bool | None, num_
             f"{table.where(negative)}: the label is -1, which usually marks a missing one. Remove such rows, or, if it "
             'is a class, write the labels as strings ("-1").'
         )
+    if not flat:
+        raise DataError(f"{table.source}: no row names a class (all labels are empty lists).")
     names = _class_names(table, labels, flat, num_labels)
     if len(names) < 2:
         raise DataError(f"{table.source} has the single class {names[0]!r}; classification needs at least two.")
@@ -137,7 +140,7 @@ def encode_labels(table: Table, labels: list[Any], task: Task) -> list[Any]:
 
 
 def _from_strings(values: list[str]) -> list[Any]:
-    if all(re.fullmatch(r"[-+]?\d+", value.strip()) for value in values):
+    if all(re.fullmatch(r"[-+]?\d{1,18}", value.strip()) for value in values):
         return [int(value) for value in values]
     try:
         # An empty or odd field keeps all of them strings, and is then reported by its row.

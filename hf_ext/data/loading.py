@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -98,13 +99,14 @@ def load_text_data(
     splits, labels, notes = {}, {}, []
     for name, table in tables.items():
         splits[name] = _read_texts(table, columns, data_args)
-        labels[name] = _read_labels(table, columns, optional=name == "test")
+    if task is None:
+        train_labels = _read_labels(tables["train"], columns, optional=False)
+        task = infer_task(tables["train"], train_labels, data_args.do_regression, model_args.num_labels)
+    for name, table in tables.items():
+        labels[name] = _read_labels(table, columns, optional=name == "test", task=task)
         if labels[name] is None:
             notes.append(f"{table.source} has no labels: its rows are predicted, not scored.")
-    if task is None:
-        task = infer_task(tables["train"], labels["train"], data_args.do_regression, model_args.num_labels)
-    for name, table in tables.items():
-        if labels[name] is not None:
+        else:
             splits[name]["label"] = encode_labels(table, labels[name], task)
             if name != "train" and "train" in tables:
                 _check_seen(table, splits[name]["label"], splits["train"]["label"], task)
@@ -135,7 +137,11 @@ def _read_splits(data_args: DataArguments, model_args: ModelArguments, needed: t
         tables = _rename_splits(tables, data_args)
         return {name: tables[name] for name in needed if name in tables}
     _check_different(files)
-    return {name: read_table(files[name]) for name in needed if files[name] is not None}
+    tables = {name: read_table(files[name]) for name in needed if files[name] is not None}
+    for name, other in combinations(tables, 2):
+        if tables[name].rows == tables[other].rows:
+            _refuse_same(name, files[name], other, files[other])
+    return tables
 
 
 def _files_in(folder: Path) -> dict[str, str | None]:
@@ -157,14 +163,18 @@ def _files_in(folder: Path) -> dict[str, str | None]:
 
 
 def _rename_splits(tables: dict[str, Table], data_args: DataArguments) -> dict[str, Table]:
-    removed = (data_args.remove_splits or "").split(",") if data_args.remove_splits else []
+    removed = _names(data_args.remove_splits)
     for name in SPLITS:
         given = getattr(data_args, f"{name}_split_name")
         if given is not None:
-            removed, tables = removed, {**tables, name: _split_of(tables, given, f"{name}_split_name")}
+            tables = {**tables, name: _split_of(tables, given, f"{name}_split_name")}
     for name in removed:
         _split_of(tables, name, "remove_splits")
     return {name: table for name, table in tables.items() if name not in removed}
+
+
+def _names(listed: str | None) -> list[str]:
+    return [name.strip() for name in listed.split(",")] if listed else []
 
 
 def _split_of(tables: dict[str, Table], name: str, flag: str) -> Table:
@@ -176,23 +186,25 @@ def _split_of(tables: dict[str, Table], name: str, flag: str) -> Table:
 
 
 def _check_different(files: dict[str, str | None]) -> None:
-    named = [(name, path) for name, path in files.items() if path is not None and os.path.isfile(path)]
-    for i, (name, path) in enumerate(named):
-        for other, other_path in named[:i]:
-            if os.path.samefile(path, other_path) or _same_content(path, other_path):
-                raise DataError(
-                    f"--{other}_file {other_path} and --{name}_file {path} are the same rows: results on them would be "
-                    "worthless. Name different files, or leave one out to have it split off."
-                )
+    """Before anything is read, also for the splits that this run does not use."""
+    named = [name for name, path in files.items() if path is not None and os.path.exists(path)]
+    for name, other in combinations(named, 2):
+        if os.path.samefile(files[name], files[other]):
+            _refuse_same(name, files[name], other, files[other])
 
 
-def _same_content(path: str, other: str) -> bool:
-    return os.path.getsize(path) == os.path.getsize(other) and Path(path).read_bytes() == Path(other).read_bytes()
+def _refuse_same(name: str, path: str, other: str, other_path: str):
+    raise DataError(
+        f"--{name}_file {path} and --{other}_file {other_path} are the same rows: results on them would be worthless. "
+        "Name different files, or leave one out to have it split off."
+    )
 
 
 def _find_columns(table: Table, data_args: DataArguments) -> dict[str, list[str]]:
     """Names of the columns that make `text`, `text_pair` and `label`."""
-    removed = (data_args.remove_columns or "").split(",")
+    removed = _names(data_args.remove_columns)
+    for name in removed:
+        table.column(name, "remove_columns")
     available = [name for name in table.columns if name not in removed]
     named = data_args.text_column_names
     columns = {"text_pair": [data_args.text_pair_column_name] if data_args.text_pair_column_name else []}
@@ -221,6 +233,8 @@ def _read_texts(table: Table, columns: dict[str, list[str]], data_args: DataArgu
             for index, value in enumerate(values):
                 if not isinstance(value, str):
                     raise DataError(f"{table.where(index)}: {name!r} is {value!r}; it must be a string.")
+                if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+                    raise DataError(f"{table.where(index)}: {name!r} holds half a character (a lone surrogate).")
         if len(parts) == 1:
             texts[target] = parts[0]
         elif parts:
@@ -228,13 +242,17 @@ def _read_texts(table: Table, columns: dict[str, list[str]], data_args: DataArgu
     return texts
 
 
-def _read_labels(table: Table, columns: dict[str, list[str]], optional: bool) -> list | None:
+def _read_labels(table: Table, columns: dict[str, list[str]], optional: bool, task: Task | None = None) -> list | None:
     name = columns["label"][0]
     if optional:
+        if name not in table.columns:
+            meant = [column for column in table.columns if column.strip().lower() == name.lower()]
+            if meant:
+                raise DataError(f"{table.source} has no column {name!r}, but {meant[0]!r}: give it the same name.")
         values = [row.get(name) for row in table.rows]
-        if all(value is None or value == -1 for value in values):
+        if all(value in (None, -1, "-1", "") for value in values):
             return None
-    return parse_labels(table, table.column(name, "label_column_name"))
+    return parse_labels(table, table.column(name, "label_column_name"), task)
 
 
 def _check_seen(table: Table, labels: list, train_labels: list, task: Task) -> None:
@@ -261,22 +279,24 @@ def _hold_out(
     """Split rows off: (held out, rest). Stratified for single labels; a class's only row stays in the rest."""
     from sklearn.model_selection import train_test_split
 
-    rows = np.arange(len(columns["text"]))
-    strata, fixed = None, np.array([], dtype=int)
-    if task.problem_type == SINGLE_LABEL:
-        labels = np.asarray(columns["label"])
-        single = np.bincount(labels, minlength=len(task.label_names))[labels] < 2
-        fixed, rows = rows[single], rows[~single]
-        strata = labels[rows]
-    classes = 1 if strata is None else len(set(strata.tolist()))
+    total = len(columns["text"])
+    labels = np.asarray(columns["label"]) if task.problem_type == SINGLE_LABEL else np.zeros(total, dtype=int)
+    alone = np.bincount(labels)[labels] < 2
+    rows = np.flatnonzero(~alone)
+    classes = len(set(labels[rows].tolist()))
     held_rows = max(held_rows, classes)
-    if len(rows) - held_rows < classes:
+    if len(rows) - held_rows < max(classes, 1):
         raise DataError(
-            f"{len(columns['text'])} training rows of {classes} classes are too few to hold out {held_rows} of them. "
-            "Pass --validation_file, or set --validation_size 0 to train without validation."
+            f"{total} training rows are too few to hold out {max(held_rows, 1)} of them. Pass --validation_file, or "
+            "set --validation_size 0 to train without validation."
         )
-    rest, held = train_test_split(rows, test_size=held_rows, random_state=seed, stratify=strata)
-    rest = np.sort(np.concatenate([rest, fixed]))
+    rest, held = train_test_split(rows, test_size=held_rows, random_state=seed, stratify=labels[rows])
+    rest = np.sort(np.concatenate([rest, np.flatnonzero(alone)]))
+    if set(labels[rest].tolist()) != set(labels.tolist()):
+        raise DataError(
+            f"Holding out {held_rows} of {total} training rows leaves a class without any. Lower the share, or pass "
+            "--validation_file and --test_file."
+        )
     return tuple(
         {name: [values[i] for i in part] for name, values in columns.items()} for part in (np.sort(held), rest)
     )

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import io
 import json
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -146,10 +147,10 @@ def _checked(table: Table) -> Table:
 def _decode(path: Path) -> str:
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {error}.") from None
     try:
-        return content.decode("utf-8-sig")
+        return content.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         row = content.count(b"\n", 0, error.start) + 1
         raise DataError(
@@ -164,6 +165,8 @@ def _read_json(path: Path, text: str, lines_only: bool) -> list[dict[str, Any]]:
             rows = json.loads(text)
         except json.JSONDecodeError as error:
             raise DataError(f"{path} is not JSON: line {error.lineno}, column {error.colno}: {error.msg}.") from None
+        except RecursionError:
+            raise DataError(f"{path} is nested too deeply to be an array of rows.") from None
     else:
         rows = _read_json_lines(path, text, lines_only)
     for index, row in enumerate(rows):
@@ -182,6 +185,8 @@ def _read_json_lines(path: Path, text: str, lines_only: bool) -> list[Any]:
             continue
         try:
             rows.append(json.loads(line))
+        except RecursionError:
+            raise DataError(f"{path}, line {number} is nested too deeply to be a row.") from None
         except json.JSONDecodeError as error:
             if _is_json(text):
                 kind = "a JSON object" if text.lstrip().startswith("{") else "a single JSON value"

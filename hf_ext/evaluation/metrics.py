@@ -1,5 +1,6 @@
 """Metrics by the kind of task, from arrays; scikit-learn computes them."""
 
+import warnings
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -33,7 +34,11 @@ METRIC_NAMES = {
     REGRESSION: ("mse", "rmse", "mae", "r2", "pearson", "spearman"),
 }
 # What the Hub calls metrics that are always reported here: asking for one loads nothing.
-COVERED_NAMES = {"f1", "precision", "recall", "matthews_correlation", "pearsonr", "spearmanr", "r_squared"}
+COVERED_NAMES = {
+    SINGLE_LABEL: {"f1", "precision", "recall", "matthews_correlation"},
+    MULTI_LABEL: {"accuracy", "f1", "precision", "recall"},
+    REGRESSION: {"pearsonr", "spearmanr", "r_squared"},
+}
 
 
 def single_label_metrics(labels: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
@@ -53,7 +58,10 @@ def single_label_metrics(labels: np.ndarray, predictions: np.ndarray) -> dict[st
         scores[f"f1_{average}"] = f1_score(labels, predictions, average=average, zero_division=0)
     scores["precision_macro"] = precision_score(labels, predictions, average="macro", zero_division=0)
     scores["recall_macro"] = recall_score(labels, predictions, average="macro", zero_division=0)
-    scores["mcc"] = matthews_corrcoef(labels, predictions)
+    with warnings.catch_warnings():
+        # A single class among labels and predictions makes the correlation 0; scikit-learn doubts that it is meant.
+        warnings.simplefilter("ignore", UserWarning)
+        scores["mcc"] = matthews_corrcoef(labels, predictions)
     return {name: float(score) for name, score in scores.items()}
 
 
@@ -87,8 +95,6 @@ def regression_metrics(labels: np.ndarray, predictions: np.ndarray) -> dict[str,
     Returns:
         `dict[str, float]`: Errors, share of variance explained and correlations (NaN where a side is constant).
     """
-    import warnings
-
     from scipy.stats import pearsonr, spearmanr
     from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
@@ -162,7 +168,7 @@ def possible_metric_names(compute_metrics: Callable, problem_type: str, num_labe
 
 
 def _load_metric(metric_name: str | None, problem_type: str):
-    if metric_name is None or metric_name in COVERED_NAMES or metric_name in METRIC_NAMES[problem_type]:
+    if metric_name is None or metric_name in COVERED_NAMES[problem_type] or metric_name in METRIC_NAMES[problem_type]:
         return None
     import evaluate
 

@@ -65,7 +65,8 @@ def metric_intervals(predictions: Predictions, **kwargs) -> dict[str, tuple[floa
     labels, decisions = predictions.labels, predictions.predictions
     if predictions.problem_type == REGRESSION:
         y, p = np.asarray(labels, float), np.asarray(decisions, float)
-        sums = np.stack([np.ones_like(y), y, p, y * y, p * p, y * p, np.abs(y - p)], axis=1)
+        error, y, p = y - p, y - y.mean(), p - p.mean()  # centred: sums of squares of large values lose the digits
+        sums = np.stack([np.ones_like(y), y, p, y * y, p * p, y * p, np.abs(error), error * error], axis=1)
         return bootstrap_intervals(sums, np.ones(len(sums)), _regression_from_sums, **kwargs)
     classes = len(predictions.label_names)
     if predictions.problem_type == MULTI_LABEL:
@@ -131,13 +132,12 @@ def _multi_label_from_sums(sums: np.ndarray, classes: int) -> dict[str, np.ndarr
 
 
 def _regression_from_sums(sums: np.ndarray) -> dict[str, np.ndarray]:
-    n, y, p, yy, pp, yp, absolute = sums.T
-    squared = yy - 2 * yp + pp
+    n, y, p, yy, pp, yp, absolute, squared = sums.T
     variance_y, variance_p = yy - y * y / n, pp - p * p / n
     with np.errstate(invalid="ignore", divide="ignore"):
         return {
             "mse": squared / n,
-            "rmse": np.sqrt(np.maximum(squared, 0) / n),
+            "rmse": np.sqrt(squared / n),
             "mae": absolute / n,
             "r2": 1 - squared / variance_y,
             "pearson": (yp - y * p / n) / np.sqrt(variance_y * variance_p),

@@ -78,7 +78,7 @@ def build_textcnn(model_args: ModelArguments, cnn_args: TextCNNArguments, task: 
     if cnn_args.word_vectors is not None:
         try:
             vectors, found = load_word_vectors(cnn_args.word_vectors, tokenizer)
-        except (ValueError, FileNotFoundError) as error:
+        except (ValueError, OSError) as error:
             raise ConfigurationError(str(error)) from error
         embed_size = vectors.shape[1]
         notes.append(

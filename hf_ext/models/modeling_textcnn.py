@@ -85,7 +85,8 @@ class TextCNNModel(TextCNNPreTrainedModel):
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         if attention_mask is None:
-            attention_mask = input_ids != self.config.pad_token_id
+            padding = self.config.pad_token_id
+            attention_mask = torch.ones_like(input_ids) if padding is None else input_ids != padding
         mask = attention_mask.bool()
         # Zeros on both sides let every filter see every token at each of its positions, and give texts that are
         # shorter than a filter (or empty) a window at all.

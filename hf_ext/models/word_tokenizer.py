@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
@@ -117,13 +119,15 @@ def _read_text_vectors(path: Path, vocabulary: dict[str, int]) -> dict[int, np.n
     found, width = {}, None
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
-            word, *numbers = line.rstrip("\n").split(" ")
-            if number == 1 and len(numbers) == 1:
+            parts = line.rstrip().split(" ")
+            if number == 1 and len(parts) == 2:
                 continue
-            width = width or len(numbers)
-            if len(numbers) != width:
+            width = width or len(parts) - 1
+            # A few words of GloVe's lists hold spaces, so the numbers are counted from the right.
+            word, numbers = " ".join(parts[:-width]), parts[-width:]
+            if not word or (_is_number(parts[:-width][-1]) and len(parts) > width + 1):
                 raise ValueError(
-                    f"word_vectors: {path}, line {number}: {len(numbers)} numbers, the lines before have {width}."
+                    f"word_vectors: {path}, line {number}: {len(parts) - 1} numbers, the lines before have {width}."
                 )
             if word in vocabulary:
                 try:
@@ -135,16 +139,22 @@ def _read_text_vectors(path: Path, vocabulary: dict[str, int]) -> dict[int, np.n
     return found
 
 
-def _read_matrix(path: Path, vocabulary: dict[str, int]) -> dict[int, np.ndarray]:
-    if path.suffix == ".npy":
-        matrix = np.load(path, allow_pickle=False)
-    else:
-        from safetensors.numpy import load_file
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
-        tensors = load_file(path)
-        if len(tensors) != 1:
-            raise ValueError(f"word_vectors: {path} holds the tensors {sorted(tensors)}; it must hold exactly one.")
-        matrix = next(iter(tensors.values()))
+
+def _read_matrix(path: Path, vocabulary: dict[str, int]) -> dict[int, np.ndarray]:
+    try:
+        tensors = {"": np.load(path, allow_pickle=False)} if path.suffix == ".npy" else load_file(path)
+    except (ValueError, EOFError, SafetensorError) as error:
+        raise ValueError(f"word_vectors: {path} cannot be read: {error}.") from error
+    if len(tensors) != 1:
+        raise ValueError(f"word_vectors: {path} holds the tensors {sorted(tensors)}; it must hold exactly one.")
+    matrix = next(iter(tensors.values()))
     if matrix.ndim != 2:
         raise ValueError(f"word_vectors: {path} has shape {matrix.shape}; it must be (words, width).")
     words_file = path.with_suffix(".words.txt")

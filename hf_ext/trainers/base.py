@@ -4,6 +4,7 @@ import logging
 import os
 
 import torch
+from accelerate import DistributedType
 from torch.utils.data import SequentialSampler
 from transformers import Trainer
 from transformers.trainer_utils import has_length
@@ -90,6 +91,23 @@ class ExtendedTrainer(Trainer):
 
     def _get_num_items_in_batch(self, batch_samples, device):
         return None
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        rows, kept = len(next(iter(inputs.values()))), self._own_rows(inputs)
+        if loss is not None and 0 < kept < rows:
+            # The last batch was filled up with rows from the beginning; they count in no other number either.
+            own = {name: value[:kept] if len(value) == rows else value for name, value in inputs.items()}
+            loss, _, _ = super().prediction_step(self.model, own, True, ignore_keys)
+        return loss, logits, labels
+
+    def _own_rows(self, inputs) -> int:
+        """How many rows of an evaluation batch are not repeated only to give all processes equal batches."""
+        rows, state = len(next(iter(inputs.values()))), self.accelerator.gradient_state
+        data_parallel = self.accelerator.distributed_type in (DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+        if not data_parallel or not state.end_of_dataloader or state.remainder <= 0:
+            return rows
+        return min(rows, max(0, state.remainder - self.args.process_index * rows))
 
     # ---- Optimizer ----
 

@@ -117,13 +117,12 @@ def make_trainer(case: Case):
         gradient_accumulation_steps=case.accumulation,
         num_train_epochs=case.epochs,
         train_sampling_strategy=case.sampling,
-        learning_rate=1e-3,
         logging_steps=1,
         save_strategy="steps" if case.save_steps else "no",
         save_steps=case.save_steps or 500,
         use_cpu=case.use_cpu,
         disable_tqdm=True,
-        **case.arguments,
+        **{"learning_rate": 1e-3, **case.arguments},
     )
     rows = make_rows(case)
     callbacks = [callback() for callback in case.callbacks]

@@ -110,8 +110,9 @@ def test_processes_that_would_train_separate_models_raise(case):
 def test_every_trainer_is_covered():
     import inspect
 
-    import hf_ext
     import transformers
+
+    import hf_ext
 
     trainers = [
         value for value in vars(hf_ext).values() if inspect.isclass(value) and issubclass(value, transformers.Trainer)

@@ -33,6 +33,14 @@ def test_uneven_micro_batches_count_by_their_rows(case):
     assert_equal_training(whole, train(case.but(rows=22, batch_size=4, accumulation=4)))
 
 
+def test_eval_loss_counts_each_row_once(case):
+    # 22 rows in batches of 4: the last round of two processes has 6 rows of its own and 2 that are repeated.
+    one, two = train(case.but(rows=22, epochs=1)), train(case.but(rows=22, epochs=1, batch_size=8), world_size=2)
+    assert one["logs"][0]["loss"] == pytest.approx(two["logs"][0]["loss"], rel=1e-5)
+    untrained = case.but(rows=22, epochs=1, arguments={"learning_rate": 1e-12})
+    assert train(untrained)["eval_loss"] == pytest.approx(train(untrained, world_size=2)["eval_loss"], rel=1e-6)
+
+
 def test_the_plain_trainer_is_off_by_the_steps_and_the_processes(case):
     """What is mended. If this fails, the library has mended it, and `ExtendedTrainer` can drop its own scaling."""
     plain = case.but(trainer="plain")

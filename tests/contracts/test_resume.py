@@ -31,4 +31,4 @@ def test_epochs_have_different_orders(tmp_path):
     batches = train(Case(output_dir=str(tmp_path), sampling="group_by_length", batch_size=4, rows=64))["batches"]
     first, second = batches[: len(batches) // 2], batches[len(batches) // 2 :]
     assert first != second
-    assert sorted(sum(first, [])) == sorted(sum(second, []))
+    assert sorted(row for batch in first for row in batch) == sorted(row for batch in second for row in batch)

@@ -314,7 +314,7 @@ def test_splits_of_other_tasks(load):
 
 def test_too_few_rows_to_hold_any_out(load):
     rows = rows_of({"a": 2, "b": 2})
-    words = ("4 training rows of 2 classes", "too few to hold out 4", "--validation_file", "--validation_size 0")
+    words = ("4 training rows are too few to hold out 4", "--validation_file", "--validation_size 0")
     with raises(*words):
         load(rows, validation_size=0.9)
     assert counts(load(rows), "train") == counts(load(rows), "validation") == {"a": 1, "b": 1}

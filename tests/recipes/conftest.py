@@ -4,13 +4,14 @@ import random
 from pathlib import Path
 
 import pytest
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import BertConfig, BertModel
 
 from hf_ext import build_word_tokenizer
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-GOOD, BAD = "good great fine lovely superb".split(), "bad awful poor dull weak".split()
-FILLER = "the film was a very plot actor scene and of".split()
+GOOD = ["good", "great", "fine", "lovely", "superb"]
+BAD = ["bad", "awful", "poor", "dull", "weak"]
+FILLER = ["the", "film", "was", "a", "very", "plot", "actor", "scene", "and", "of"]
 
 
 def load_recipe(name):
@@ -68,6 +69,6 @@ def tiny_bert(tmp_path_factory):
     config = BertConfig(
         vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
     )
-    BertForSequenceClassification(config).save_pretrained(path)
+    BertModel(config).save_pretrained(path)
     tokenizer.save_pretrained(path)
     return str(path)

@@ -24,7 +24,7 @@ def test_quickstart_reaches_its_accuracy(tmp_path):
     )
     assert result.returncode == 0, result.stderr[-2000:]
     splits = {
-        name: len((tmp_path / "out" / f"predictions_{name}.jsonl").read_text().splitlines())
+        name: len((tmp_path / "out" / f"predictions_{name}.jsonl").read_text().strip().split("\n"))
         for name in ("validation", "test")
     }
     assert splits == {"validation": 853, "test": 853}
