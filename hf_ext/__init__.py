@@ -8,10 +8,12 @@ from hf_ext.data.sampling import LengthGroupedSampler
 from hf_ext.data.tokenization import tokenize_dataset
 from hf_ext.defaults import complete_evaluation_values, complete_training_values
 from hf_ext.errors import ConfigurationError, DataError, UsageError, readable_errors
-from hf_ext.evaluation.metrics import build_compute_metrics
+from hf_ext.evaluation.compute_metrics import build_compute_metrics
+from hf_ext.evaluation.model_card import write_model_card
 from hf_ext.evaluation.predictions import Predictions
-from hf_ext.evaluation.report import results_table, write_model_card, write_report
+from hf_ext.evaluation.report import write_report
 from hf_ext.evaluation.significance import bootstrap_intervals, metric_intervals
+from hf_ext.evaluation.tables import results_table
 from hf_ext.layers import freeze_parameters, layer_groups, unfreeze_parameters
 from hf_ext.models import TextCNNConfig, TextCNNForSequenceClassification
 from hf_ext.models.building import TextCNNArguments, build_textcnn, load_config, load_pretrained

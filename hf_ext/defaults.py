@@ -50,7 +50,7 @@ def complete_training_values(values: dict[str, Any]) -> dict[str, Any]:
         )
     if not {"do_train", "do_eval", "do_predict"} & set(values):
         values.update(do_train=True, do_eval=True, do_predict=True)
-    if values.get("do_train") and values.get("do_eval", True):
+    if values.get("do_train") and values.get("do_eval"):
         values.setdefault("eval_strategy", "steps" if "eval_steps" in values else "epoch")
     if values.get("load_best_model_at_end") and values.get("eval_strategy", "no") != "no":
         values.setdefault("save_strategy", values["eval_strategy"])

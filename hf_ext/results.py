@@ -12,10 +12,12 @@ from hf_ext.configuration import nearest
 from hf_ext.data.labels import REGRESSION, SINGLE_LABEL, Task
 from hf_ext.data.loading import TextData
 from hf_ext.errors import ConfigurationError
-from hf_ext.evaluation.metrics import possible_metric_names
+from hf_ext.evaluation.compute_metrics import possible_metric_names
+from hf_ext.evaluation.model_card import write_model_card
 from hf_ext.evaluation.predictions import Predictions
-from hf_ext.evaluation.report import results_table, write_model_card, write_report
+from hf_ext.evaluation.report import write_report
 from hf_ext.evaluation.significance import metric_intervals
+from hf_ext.evaluation.tables import results_table
 from hf_ext.run_record import RunRecord
 
 # What the results files call a split's metrics, as in the library's own examples.
@@ -140,6 +142,7 @@ def write_results(
     record: RunRecord,
     notes: list[str],
     base_model: str | None = None,
+    model_card: bool = True,
 ) -> None:
     """
     Write predictions, report, model card (for a trained model) and `run.json`, and print the table of results.
@@ -152,7 +155,8 @@ def write_results(
         history (`list[dict]`): The trainer's `log_history`.
         record ([`RunRecord`]): The run's facts.
         notes (`list[str]`): What a reader has to know.
-        base_model (`str`, *optional*): What was trained or fine-tuned; without it there is no model card.
+        base_model (`str`, *optional*): The pretrained model that was fine-tuned.
+        model_card (`bool`, *optional*, defaults to `True`): Whether there is a model in the folder to describe.
     """
     intervals = {split: metric_intervals(items) for split, items in predictions.items() if items.labels is not None}
     for split, items in predictions.items():
@@ -169,7 +173,7 @@ def write_results(
         run=run,
         notes=notes,
     )
-    if base_model is not None:
+    if model_card:
         write_model_card(
             output_dir / "README.md",
             title=title,

@@ -134,6 +134,14 @@ def write_json(path: Path, content: Any) -> None:
         file.write("\n")
 
 
+def flatten(value: Any, prefix: str = "") -> dict[str, str]:
+    """Turn nested dictionaries into `{"outer.inner": text}`."""
+    if isinstance(value, dict) and value:
+        parts = (flatten(inner, f"{prefix}.{key}" if prefix else str(key)) for key, inner in value.items())
+        return {key: text for part in parts for key, text in part.items()}
+    return {prefix: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)}
+
+
 # ---- Inside ----
 
 

@@ -125,8 +125,8 @@ def main(argv: list[str]) -> None:
     predictions, metrics = predict_splits(trainer, data, encoded)
     record.add(data=data.fingerprint(), notes=notes)
     if trainer.is_world_process_zero():
-        base = model_args.model_name_or_path or "TextCNN"
-        title, history = model_args.name or base, trainer.state.log_history
+        base, history = model_args.model_name_or_path, trainer.state.log_history
+        title = model_args.name or base or "TextCNN"
         write_results(output_dir, title, predictions, metrics, history, record, notes, base_model=base)
     if training_args.push_to_hub:
         trainer.push_to_hub()

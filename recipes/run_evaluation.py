@@ -75,7 +75,7 @@ def main(argv: list[str]) -> None:
     record.add(data=data.fingerprint(), notes=notes)
     if trainer.is_world_process_zero():
         title = f"Evaluation of {model_args.name or model_args.model_name_or_path}"
-        write_results(output_dir, title, predictions, metrics, [], record, notes)
+        write_results(output_dir, title, predictions, metrics, [], record, notes, model_card=False)
 
 
 if __name__ == "__main__":

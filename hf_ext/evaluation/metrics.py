@@ -1,14 +1,10 @@
 """Metrics by the kind of task, from arrays; scikit-learn computes them."""
 
 import warnings
-from collections.abc import Callable
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 
-from hf_ext.errors import ConfigurationError
-from hf_ext.evaluation.predictions import MULTI_LABEL, REGRESSION, SINGLE_LABEL, sigmoid, softmax
+from hf_ext.evaluation.predictions import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 METRIC_NAMES = {
     SINGLE_LABEL: (
@@ -32,12 +28,6 @@ METRIC_NAMES = {
         "hamming_loss",
     ),
     REGRESSION: ("mse", "rmse", "mae", "r2", "pearson", "spearman"),
-}
-# What the Hub calls metrics that are always reported here: asking for one loads nothing.
-COVERED_NAMES = {
-    SINGLE_LABEL: {"f1", "precision", "recall", "matthews_correlation"},
-    MULTI_LABEL: {"accuracy", "f1", "precision", "recall"},
-    REGRESSION: {"pearsonr", "spearmanr", "r_squared"},
 }
 
 
@@ -112,78 +102,3 @@ def regression_metrics(labels: np.ndarray, predictions: np.ndarray) -> dict[str,
             "spearman": spearmanr(labels, predictions)[0] if enough else float("nan"),
         }
     return {name: float(score) for name, score in scores.items()}
-
-
-def build_compute_metrics(problem_type: str, metric_name: str | None = None) -> Callable[[Any], dict[str, float]]:
-    """
-    A Trainer's `compute_metrics`, from the `evaluate` modules of this package and, if named, one more.
-
-    Args:
-        problem_type (`str`): As in a model's configuration.
-        metric_name (`str`, *optional*): A metric of the `evaluate` library: a Hub name or a local script. Names that
-            are always reported (`accuracy`, `f1` ...) load nothing.
-
-    Returns:
-        `Callable`: From an [`~transformers.EvalPrediction`] to a `dict[str, float]`.
-
-    Raises:
-        ConfigurationError: If the further metric cannot be loaded.
-    """
-    from hf_ext.evaluation.modules import MODULES, CalibrationError
-
-    module = MODULES[problem_type](keep_in_memory=True)
-    calibration = CalibrationError(keep_in_memory=True) if problem_type == SINGLE_LABEL else None
-    further = _load_metric(metric_name, problem_type)
-
-    def compute_metrics(evaluation) -> dict[str, float]:
-        logits = evaluation.predictions
-        logits = np.asarray(logits[0] if isinstance(logits, tuple) else logits, dtype=np.float64)
-        if problem_type == REGRESSION:
-            decisions = logits.reshape(-1)
-        elif problem_type == MULTI_LABEL:
-            decisions = (sigmoid(logits) >= 0.5).astype(int)
-        else:
-            decisions = logits.argmax(axis=1)
-        references = np.asarray(evaluation.label_ids)
-        references = references.astype(float).reshape(-1) if problem_type == REGRESSION else references.astype(int)
-        scores = module.compute(predictions=decisions, references=references)
-        if calibration is not None:
-            scores.update(calibration.compute(predictions=softmax(logits), references=references))
-        if further is not None:
-            scores.update(_compute_further(further, decisions, references, problem_type))
-        return scores
-
-    return compute_metrics
-
-
-def possible_metric_names(compute_metrics: Callable, problem_type: str, num_labels: int) -> list[str]:
-    """The names that an evaluation will yield, found by evaluating two made-up rows."""
-    logits = np.eye(2, max(num_labels, 1))
-    labels = {SINGLE_LABEL: np.array([0, 1]), MULTI_LABEL: np.eye(2, num_labels), REGRESSION: np.array([0.0, 1.0])}
-    evaluation = SimpleNamespace(predictions=logits, label_ids=labels[problem_type])
-    return ["loss", *sorted(compute_metrics(evaluation))]
-
-
-# ---- Inside ----
-
-
-def _load_metric(metric_name: str | None, problem_type: str):
-    if metric_name is None or metric_name in COVERED_NAMES[problem_type] or metric_name in METRIC_NAMES[problem_type]:
-        return None
-    import evaluate
-
-    config = "multilabel" if problem_type == MULTI_LABEL else None
-    try:
-        return evaluate.load(metric_name, config, keep_in_memory=True)
-    except (FileNotFoundError, ConnectionError, OSError, ImportError, ValueError) as error:
-        raise ConfigurationError(
-            f"metric_name={metric_name} could not be loaded from the Hub or as a local script: {error}. Always "
-            f"reported, without a network: {', '.join(METRIC_NAMES[problem_type])}."
-        ) from error
-
-
-def _compute_further(metric, predictions, references, problem_type) -> dict[str, float]:
-    import inspect
-
-    averaged = problem_type != REGRESSION and "average" in inspect.signature(metric._compute).parameters
-    return metric.compute(predictions=predictions, references=references, **({"average": "macro"} if averaged else {}))

@@ -1,5 +1,7 @@
 """What a callback answers takes effect, or raises."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from runs import Case, launch, make_trainer, train
@@ -79,6 +81,18 @@ def test_the_sampler_decides_the_order(case, world_size):
 def test_metrics_reach_the_log_history(case):
     logs = train(case.but(callbacks=(Count,)))["logs"]
     assert [log["steps_counted"] for log in logs] == [1, 2, 3, 4]
+
+
+def test_metrics_and_group_rates_reach_tensorboard(case):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(case.but(callbacks=(Count, HeadOnly), arguments={"report_to": "tensorboard"}))
+    (events,) = Path(case.output_dir).rglob("events.out.tfevents.*")
+    accumulator = EventAccumulator(str(events))
+    accumulator.Reload()
+    assert [event.value for event in accumulator.Scalars("train/steps_counted")] == [1, 2, 3, 4]
+    rates = [event.value for event in accumulator.Scalars("train/learning_rate/head")]
+    assert rates == pytest.approx([1e-3, 7.5e-4, 5e-4, 2.5e-4])
 
 
 def test_a_metric_that_hides_another_raises(case):

@@ -10,11 +10,10 @@ from transformers import EvalPrediction
 
 from hf_ext.errors import ConfigurationError
 from hf_ext.evaluation.calibration import expected_calibration_error
+from hf_ext.evaluation.compute_metrics import build_compute_metrics, possible_metric_names
 from hf_ext.evaluation.metrics import (
     METRIC_NAMES,
-    build_compute_metrics,
     multi_label_metrics,
-    possible_metric_names,
     regression_metrics,
     single_label_metrics,
 )

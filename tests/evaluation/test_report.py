@@ -6,8 +6,8 @@ import time
 import numpy as np
 import pytest
 
+from hf_ext import results_table, write_model_card, write_report
 from hf_ext.evaluation.predictions import Predictions
-from hf_ext.evaluation.report import results_table, write_model_card, write_report
 
 SCRIPT = "<script>alert(1)</script>"
 METRICS = {"validation": {"accuracy": 0.75, "loss": 0.5}, "test": {"loss": 0.6, "f1_macro": 0.7, "accuracy": 0.8}}

@@ -1,0 +1,154 @@
+"""The figures of a report, as SVG to paste into a page."""
+
+import html
+import io
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from hf_ext.evaluation.predictions import Predictions, reliability_bins
+from hf_ext.evaluation.tables import format_number
+
+# Panels of the learning curves: title, then the keys of the log that it draws.
+CURVES = (
+    ("Loss", ("loss", "eval_loss")),
+    ("Evaluation score", ("eval_accuracy", "eval_subset_accuracy", "eval_f1", "eval_f1_macro", "eval_pearson")),
+    ("Evaluation error", ("eval_rmse", "eval_mae")),
+    ("Gradient norm", ("grad_norm",)),
+)
+# Legible on white and on near-black; the line styles tell them apart without colour.
+COLOURS = ("#2f7fd1", "#c8641b", "#2a8f5a", "#a35bc4", "#8a7a1f", "#c44569")
+LINE_STYLES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)))
+MAX_CURVE_POINTS = 500
+MAX_SCATTER_POINTS = 1000
+
+
+def learning_curves(history: list[dict]) -> list[str]:
+    """
+    One SVG a panel of [`CURVES`] that the log has values for, and one of the learning rates.
+
+    Args:
+        history (`list[dict]`): `trainer.state.log_history`.
+    """
+    rates = list(dict.fromkeys(key for entry in history for key in entry if key.startswith("learning_rate/")))
+    # Layer-wise decay makes dozens of groups: show some, evenly spaced, the first and the last among them.
+    shown = [rates[i] for i in np.unique(np.linspace(0, len(rates) - 1, len(COLOURS)).astype(int))] if rates else []
+    title = "Learning rate" if shown == rates else f"Learning rate ({len(shown)} of {len(rates)} groups)"
+    panels = (*CURVES, (title, shown or ["learning_rate"]))
+    figures = []
+    for title, keys in panels:
+        curves = {key: _curve(history, key) for key in keys}
+        curves = {key: curve for key, curve in curves.items() if len(curve)}
+        if curves:
+            ends = (f"{key} from {curve[0, 1]:.4g} to {curve[-1, 1]:.4g}" for key, curve in curves.items())
+            label = f"{title} by step: {'; '.join(ends)}."
+            figures.append(_draw_figure(label, partial(_plot, title=title, curves=curves)))
+    return figures
+
+
+def reliability_diagram(data: Predictions, name: str, values: dict[str, float]) -> dict[str, Any]:
+    """
+    Accuracy by confidence.
+
+    Args:
+        data ([`Predictions`]): A labelled single-label split.
+        name (`str`): The split's name.
+        values (`dict[str, float]`): Its metrics; their `ece` is shown if there is one.
+
+    Returns:
+        `dict[str, Any]`: `svg`, `ece`, and `bins` (range, rows, confidence, accuracy) as a table for those who can't
+        see the figure.
+    """
+    confidences = data.probabilities.max(axis=1)
+    rows, confidence, accuracy = reliability_bins(confidences, data.predictions == data.labels)
+    ece = values.get("ece", float(np.abs(accuracy - confidence) @ rows / len(confidences)))
+    filled = rows > 0
+    edges = np.linspace(0, 1, len(rows) + 1)
+
+    def paint(figure):
+        upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 1))
+        upper.bar(edges[:-1], accuracy, width=1 / len(rows), align="edge", color=COLOURS[0], alpha=0.45)
+        upper.plot(confidence[filled], accuracy[filled], color=COLOURS[0], marker="o", markersize=4)
+        upper.plot((0, 1), (0, 1), color="black", linestyle=":", linewidth=1)
+        upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
+        lower.bar(edges[:-1], rows, width=1 / len(rows), align="edge", color=COLOURS[1], alpha=0.7)
+        lower.set(xlabel="confidence", ylabel="rows")
+
+    label = f"Reliability diagram of {name}: accuracy by confidence; expected calibration error {format_number(ece)}."
+    bins = [
+        (f"{edges[i]:.3f} to {edges[i + 1]:.3f}", int(rows[i]), float(confidence[i]), float(accuracy[i]))
+        for i in np.flatnonzero(filled)
+    ]
+    return {"svg": _draw_figure(label, paint, (4.4, 4.0)), "ece": ece, "bins": bins}
+
+
+def scatter_plot(data: Predictions, name: str) -> dict[str, Any]:
+    """Predicted against true values of a regression split: `svg`, and how many rows are `shown`."""
+    shown = np.unique(np.linspace(0, len(data.texts) - 1, MAX_SCATTER_POINTS).astype(int))
+    true, predicted = data.labels[shown], data.predictions[shown]
+    ends = (min(true.min(), predicted.min()), max(true.max(), predicted.max()))
+
+    def paint(figure):
+        axes = figure.subplots()
+        axes.plot(ends, ends, color="black", linestyle=":", linewidth=1)
+        axes.plot(true, predicted, color=COLOURS[0], linestyle="none", marker="o", markersize=4, alpha=0.5)
+        axes.set(xlabel="true value", ylabel="predicted value")
+        axes.grid(alpha=0.2)
+
+    label = f"Predicted against true values of {name}, with the line where they are equal."
+    return {"svg": _draw_figure(label, paint, (4.4, 4.0)), "shown": len(shown)}
+
+
+def _draw_figure(label: str, paint: Callable[[Any], None], size: tuple[float, float] = (4.4, 3.1)) -> str:
+    """
+    Draws an SVG to paste into a page.
+
+    Args:
+        label (`str`): What the figure shows, for readers who cannot see it. Must differ between figures.
+        paint (`Callable`): Draws on the `matplotlib.figure.Figure` that it is given.
+        size (`tuple[float, float]`, *optional*, defaults to `(4.4, 3.1)`): Inches.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    # A Figure of its own, not pyplot: nothing global changes and no display is looked for. The salt makes the ids
+    # inside the SVG the same in every run and different between figures, which share one page.
+    settings = {"svg.hashsalt": label, "svg.fonttype": "none", "text.parse_math": False, "font.size": 10}
+    settings |= {"axes.spines.top": False, "axes.spines.right": False, "font.sans-serif": ["DejaVu Sans"]}
+    buffer = io.StringIO()
+    with matplotlib.rc_context(settings):
+        figure = Figure(figsize=size, layout="constrained")
+        paint(figure)
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    svg = buffer.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    # Every figure numbers its groups from 1; nothing refers to these ids.
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    # Black is the colour of axes and text: let it follow the page.
+    svg = svg.replace("#000000", "currentColor")
+    quoted = html.escape(label)
+    return re.sub("<svg (.*?)>", rf'<svg role="img" aria-label="{quoted}" \1><title>{quoted}</title>', svg, count=1)
+
+
+def _curve(history: list[dict], key: str) -> np.ndarray:
+    """`(points, 2)` steps and values; a long history becomes means of neighbours."""
+    points = np.array([(entry["step"], entry[key]) for entry in history if key in entry], dtype=np.float64)
+    if len(points) <= MAX_CURVE_POINTS:
+        return points
+    return np.array([part.mean(axis=0) for part in np.array_split(points, MAX_CURVE_POINTS)])
+
+
+def _plot(figure: Any, title: str, curves: dict[str, np.ndarray]) -> None:
+    axes = figure.subplots()
+    for (key, curve), colour, style in zip(curves.items(), COLOURS, LINE_STYLES, strict=False):
+        marker = "o" if key.startswith("eval_") or len(curve) == 1 else None
+        axes.plot(*curve.T, color=colour, linestyle=style, marker=marker, markersize=4, label=key)
+    axes.set(title=title, xlabel="step")
+    axes.grid(alpha=0.2)
+    if len(curves) == 1:
+        axes.set_ylabel(key)
+    else:
+        axes.legend(frameon=False, fontsize=9)
