@@ -50,7 +50,7 @@ def complete_training_values(values: dict[str, Any]) -> dict[str, Any]:
         )
     if not {"do_train", "do_eval", "do_predict"} & set(values):
         values.update(do_train=True, do_eval=True, do_predict=True)
-    if values.get("do_train") and values.get("do_eval"):
+    if values.get("do_train") and values.get("do_eval", "eval_steps" in values):
         values.setdefault("eval_strategy", "steps" if "eval_steps" in values else "epoch")
     if values.get("load_best_model_at_end") and values.get("eval_strategy", "no") != "no":
         values.setdefault("save_strategy", values["eval_strategy"])
@@ -61,6 +61,14 @@ def complete_training_values(values: dict[str, Any]) -> dict[str, Any]:
         values.setdefault("greater_is_better", metric.removeprefix("eval_") not in LESS_IS_BETTER)
     values.setdefault("max_seq_length", 128)
     _set_machine(values)
+    optimizer = values.get("optim", "adamw_torch_fused")
+    if values.get("sparse_embeddings") == "on" and not (
+        values["use_cpu"] and optimizer in ("adamw_torch", "adamw_torch_fused") and not values.get("torch_compile")
+    ):
+        raise ConfigurationError(
+            f"sparse_embeddings=on needs optim=adamw_torch or adamw_torch_fused (it is {optimizer}) on a CPU without "
+            "torch_compile. Leave it at auto."
+        )
     name = values.get("name")
     if name is not None:
         values.setdefault("run_name", name)

@@ -100,9 +100,10 @@ def clip_mixed_grad_norm_(parameters, max_norm: float) -> torch.Tensor:
         else:
             values.append(parameter.grad)
     total_norm = nn.utils.get_total_norm(values)
-    # Bound directly, not through `clip_grads_with_norm_`, which takes parameters. Same formula and epsilon.
-    scale = torch.clamp(max_norm / (total_norm + 1e-6), max=1.0)
-    torch._foreach_mul_(values, scale)
+    # Not through `clip_grads_with_norm_`, which takes parameters; the same formula and epsilon. A norm within the bound
+    # costs no pass over the gradients.
+    if total_norm > max_norm:
+        torch._foreach_mul_(values, max_norm / (total_norm + 1e-6))
     return total_norm
 
 

@@ -127,7 +127,9 @@ def main(argv: list[str]) -> None:
     if trainer.is_world_process_zero():
         base, history = model_args.model_name_or_path, trainer.state.log_history
         title = model_args.name or base or "TextCNN"
-        write_results(output_dir, title, predictions, metrics, history, record, notes, base_model=base)
+        write_results(
+            output_dir, title, predictions, metrics, history, record, notes, base, model_card=training_args.do_train
+        )
     if training_args.push_to_hub:
         trainer.push_to_hub()
 

@@ -66,7 +66,10 @@ def test_without_a_task_all_is_done():
         ({"eval_steps": 10}, "steps"),
         ({"eval_strategy": "no"}, "no"),
         ({"eval_strategy": "epoch", "eval_steps": 10}, "epoch"),
-        ({"do_train": True}, "epoch"),
+        # As in the example script, training alone sets no rows aside.
+        ({"do_train": True}, None),
+        ({"do_train": True, "do_eval": True}, "epoch"),
+        ({"do_train": True, "eval_steps": 10}, "steps"),
         ({"do_train": True, "do_eval": False}, None),
         ({"do_eval": True}, None),
     ],
