@@ -2,6 +2,7 @@
 
 from hf_ext.arguments import DataArguments, LaterArguments, ModelArguments, RecipeTrainingArguments, RunArguments
 from hf_ext.callbacks import ExtensionCallback
+from hf_ext.checks import check_metric_for_best_model, check_same_run, check_training_arguments, resume_point
 from hf_ext.configuration import parse_arguments
 from hf_ext.data.loading import TextData, load_text_data
 from hf_ext.data.sampling import LengthGroupedSampler
@@ -20,9 +21,7 @@ from hf_ext.models.building import TextCNNArguments, build_textcnn, load_config,
 from hf_ext.models.word_tokenizer import build_word_tokenizer, load_word_vectors
 from hf_ext.optimizers import SparseAdamW
 from hf_ext.results import (
-    check_metric_for_best_model,
     predict_splits,
-    resume_point,
     show_dry_run,
     task_of_config,
     write_results,
@@ -57,6 +56,8 @@ __all__ = [
     "build_word_tokenizer",
     "check_metric_for_best_model",
     "check_output_dir",
+    "check_same_run",
+    "check_training_arguments",
     "clear_output_dir",
     "complete_evaluation_values",
     "complete_training_values",

@@ -197,7 +197,16 @@ class DataArguments:
         for name in ("validation_size", "test_size"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}; it must be in [0, 1).")
-        for name in ("max_seq_length", "max_train_samples", "max_eval_samples", "max_predict_samples"):
+        for name in ("split_seed", "shuffle_seed"):
+            if getattr(self, name) < 0:
+                raise ConfigurationError(f"{name} is {getattr(self, name)}; it must not be negative.")
+        for name in (
+            "preprocessing_num_workers",
+            "max_seq_length",
+            "max_train_samples",
+            "max_eval_samples",
+            "max_predict_samples",
+        ):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         if self.dataset_name is not None and self.train_file is not None:
@@ -231,6 +240,14 @@ class RecipeTrainingArguments(transformers.TrainingArguments):
             raise ConfigurationError(f"num_train_epochs is {self.num_train_epochs}; it must be above 0.")
         if self.learning_rate <= 0:
             raise ConfigurationError(f"learning_rate is {self.learning_rate}; it must be above 0.")
+        for name in ("seed", "data_seed", "dataloader_num_workers", "weight_decay", "max_grad_norm", "warmup_steps"):
+            if (getattr(self, name) or 0) < 0:
+                raise ConfigurationError(f"{name} is {getattr(self, name)}; it must not be negative.")
+        for name in ("max_steps", "eval_steps", "save_steps", "save_total_limit"):
+            if getattr(self, name) == 0:
+                raise ConfigurationError(f"{name} is 0; it must be above 0, or left out.")
+        if not 0 <= self.label_smoothing_factor < 1:
+            raise ConfigurationError(f"label_smoothing_factor is {self.label_smoothing_factor}; it must be in [0, 1).")
         super().__post_init__()
 
     def precision_notes(self, requested: str) -> list[str]:

@@ -298,7 +298,7 @@ def _instantiate(dataclass_type: type, values: dict[str, Any]):
         return dataclass_type(**{name: values[name] for name in names if name in values})
     except ConfigurationError:
         raise
-    except (ValueError, ImportError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, ImportError, OSError, RuntimeError) as error:
         raise ConfigurationError(str(error)) from error
 
 

@@ -15,7 +15,7 @@ from hf_ext.precision import resolve_mixed_precision
 LESS_IS_BETTER = {"loss", "ece", "mse", "rmse", "mae", "hamming_loss"}
 TRANSFORMER_FIELDS = (
     "hidden_size", "num_hidden_layers", "num_attention_heads", "hidden_dropout_prob", "attention_probs_dropout_prob",
-    "attn_implementation",
+    "attn_implementation", "gradient_checkpointing", "activation_checkpointing",
 )  # fmt: skip
 
 
@@ -40,6 +40,7 @@ def complete_training_values(values: dict[str, Any]) -> dict[str, Any]:
     """
     values = dict(values)
     _refuse_settings_of_other_models(values)
+    _refuse_lost_predictions(values)
     if values.get("model_type") and values.get("do_train") is False:
         raise ConfigurationError(
             f"model_type={values['model_type']} with do_train=false: nothing is trained yet. Pass --model_name_or_path."
@@ -101,11 +102,26 @@ def complete_evaluation_values(values: dict[str, Any]) -> dict[str, Any]:
 def _refuse_settings_of_other_models(values: dict[str, Any]) -> None:
     own = {field.name for field in dataclasses.fields(TextCNNArguments)}
     if values.get("model_type") == "textcnn":
-        useless, kind = [name for name in TRANSFORMER_FIELDS if name in values], "the TextCNN"
+        useless, kind = [name for name in TRANSFORMER_FIELDS if values.get(name)], "the TextCNN"
     else:
         useless, kind = [name for name in values if name in own], "a pretrained model (model_type is not textcnn)"
     if useless and (values.get("model_type") or values.get("model_name_or_path")):
         raise ConfigurationError(f"{', '.join(useless)} would have no effect on {kind}: leave out what does not apply.")
+
+
+def _refuse_lost_predictions(values: dict[str, Any]) -> None:
+    """A run reports every row's prediction; these settings of the Trainer take them away."""
+    lost = {
+        "prediction_loss_only": True,
+        "batch_eval_metrics": True,
+        "eval_do_concat_batches": False,
+        "remove_unused_columns": False,
+    }
+    asked = [f"{name}={values[name]}" for name, value in lost.items() if values.get(name) is value]
+    if values.get("label_names"):
+        asked.append(f"label_names={values['label_names']}")
+    if asked:
+        raise ConfigurationError(f"{', '.join(asked)}: the recipes need every row's prediction; leave it out.")
 
 
 def _set_machine(values: dict[str, Any]) -> None:

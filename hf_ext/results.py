@@ -5,14 +5,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from transformers import Trainer, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+import numpy as np
+from transformers import Trainer
 
-from hf_ext.configuration import nearest
 from hf_ext.data.labels import REGRESSION, SINGLE_LABEL, Task
 from hf_ext.data.loading import TextData
-from hf_ext.errors import ConfigurationError
-from hf_ext.evaluation.compute_metrics import possible_metric_names
+from hf_ext.errors import UsageError
 from hf_ext.evaluation.model_card import write_model_card
 from hf_ext.evaluation.predictions import Predictions
 from hf_ext.evaluation.report import write_report
@@ -28,56 +26,6 @@ def task_of_config(config) -> Task:
     """The task that a trained model's configuration describes."""
     problem_type = config.problem_type or (REGRESSION if config.num_labels == 1 else SINGLE_LABEL)
     return Task(problem_type, [config.id2label[index] for index in range(config.num_labels)])
-
-
-def check_metric_for_best_model(training_args: TrainingArguments, compute_metrics, data: TextData) -> None:
-    """
-    See, before anything is trained, that evaluations will yield what the best model is chosen by.
-
-    Raises:
-        ConfigurationError: If no evaluation yields `metric_for_best_model`, or there is nothing to evaluate on.
-    """
-    if "validation" not in data.splits:
-        if training_args.load_best_model_at_end:
-            raise ConfigurationError(
-                "load_best_model_at_end needs validation rows: pass --validation_file or a --validation_size above 0."
-            )
-        training_args.eval_strategy = type(training_args.eval_strategy)("no")
-        training_args.do_eval = False
-    metric = training_args.metric_for_best_model
-    if metric is None or not training_args.do_train:
-        return
-    names = possible_metric_names(compute_metrics, data.task.problem_type, len(data.task.label_names))
-    if metric.removeprefix("eval_") not in names:
-        raise ConfigurationError(
-            f"metric_for_best_model is {metric!r}, which no evaluation of this run yields.{nearest(metric, names)} "
-            f"Valid: {', '.join(names)}."
-        )
-
-
-def resume_point(training_args: TrainingArguments) -> str | None:
-    """
-    The checkpoint to continue from; `resume_from_checkpoint` is `true` for the last one in `output_dir`, or a path.
-
-    Raises:
-        ConfigurationError: If there is no such checkpoint.
-    """
-    asked = training_args.resume_from_checkpoint
-    if asked is None or str(asked).lower() == "false":
-        return None
-    if str(asked).lower() == "true":
-        output_dir = Path(training_args.output_dir)
-        checkpoint = get_last_checkpoint(str(output_dir)) if output_dir.is_dir() else None
-        if checkpoint is None:
-            raise ConfigurationError(
-                f"resume_from_checkpoint=true, but {output_dir} holds no checkpoint-<step> folder."
-            )
-        return checkpoint
-    if not (Path(asked) / "trainer_state.json").is_file():
-        raise ConfigurationError(
-            f"resume_from_checkpoint: {asked} holds no trainer_state.json, so it is no checkpoint."
-        )
-    return asked
 
 
 def show_dry_run(record: RunRecord, data: TextData, notes: list[str]) -> None:
@@ -115,6 +63,11 @@ def predict_splits(
             continue
         output = trainer.predict(encoded[split], metric_key_prefix=prefix)
         logits = output.predictions[0] if isinstance(output.predictions, tuple) else output.predictions
+        if not np.isfinite(logits).all():
+            raise UsageError(
+                f"The model's outputs for {split} are not finite: training has diverged (see training.log). "
+                "Train again with a lower learning_rate, or with max_grad_norm=1."
+            )
         predictions[split] = Predictions.from_logits(
             logits,
             output.label_ids,

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import platform
+import re
 import resource
 import shutil
 import subprocess
@@ -33,26 +34,39 @@ PACKAGES = (
     "numpy",
 )
 SECRETS = ("token", "hub_token", "push_to_hub_token")
+SIDE_FILES = {"training.log", "README.md"}
 # What a run leaves, so what `--overwrite` may remove and what makes a folder one that holds a run.
 RUN_FILES = (
     "run.json", "report.html", "README.md", "training.log", "config.json", "model.safetensors", "trainer_state.json",
     "train_results.json", "eval_results.json", "test_results.json", "all_results.json",
-    "predictions_validation.jsonl", "predictions_test.jsonl",
+    "predictions_validation.jsonl", "predictions_test.jsonl", "training_args.bin",
 )  # fmt: skip
 
 
-def check_output_dir(output_dir: str, overwrite: bool, resume_from_checkpoint: str | None) -> Path:
+def check_output_dir(output_dir: str, overwrite: bool, checkpoint: str | None = None, model: str | None = None) -> Path:
     """
     See that a run may write to `output_dir`, without writing anything that stays.
+
+    Args:
+        output_dir (`str`): Where the run will write.
+        overwrite (`bool`): Whether another run in it may be replaced.
+        checkpoint (`str`, *optional*): The checkpoint that the run continues from; one inside `output_dir` makes it
+            the same run.
+        model (`str`, *optional*): The model that the run loads, which it must not replace.
 
     Raises:
         ConfigurationError: If it holds another run that is neither resumed nor to be replaced, or is not writable.
     """
     path = Path(output_dir)
+    if model is not None and Path(model).is_dir() and Path(model).resolve().is_relative_to(path.resolve()):
+        raise ConfigurationError(
+            f"output_dir {path} holds the model {model} that is to be loaded; name another directory."
+        )
     if path.exists() and not path.is_dir():
         raise ConfigurationError(f"output_dir {path} is a file; name a directory.")
     held = _held_run(path)
-    if held and not overwrite and resume_from_checkpoint is None:
+    continued = checkpoint is not None and Path(checkpoint).resolve().is_relative_to(path.resolve())
+    if held and not overwrite and not continued:
         raise ConfigurationError(
             f"output_dir {path} holds another run ({held[0].name}). Choose another directory, continue that run with "
             "--resume_from_checkpoint true, or replace it with --overwrite."
@@ -148,7 +162,10 @@ def flatten(value: Any, prefix: str = "") -> dict[str, str]:
 def _held_run(path: Path) -> list[Path]:
     if not path.is_dir():
         return []
-    return [path / name for name in RUN_FILES if (path / name).exists()] + sorted(path.glob("checkpoint-*"))
+    checkpoints = [item for item in path.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", item.name)]
+    files = [path / name for name in RUN_FILES if (path / name).exists()]
+    # A log or a README alone is no run: an attempt that failed early, or a note of the user's.
+    return files + sorted(checkpoints) if checkpoints or {item.name for item in files} - SIDE_FILES else []
 
 
 def _plain(value: Any) -> dict[str, Any]:

@@ -30,6 +30,8 @@ from hf_ext import (
     build_textcnn,
     check_metric_for_best_model,
     check_output_dir,
+    check_same_run,
+    check_training_arguments,
     clear_output_dir,
     complete_training_values,
     load_config,
@@ -55,8 +57,11 @@ def main(argv: list[str]) -> None:
     )
     sections = {"model": model_args, "textcnn": cnn_args, "data": data_args, "training": training_args, "run": run_args}
     record = RunRecord(argv, sections)
-    output_dir = check_output_dir(training_args.output_dir, run_args.overwrite, training_args.resume_from_checkpoint)
+    check_training_arguments(training_args)
     checkpoint = resume_point(training_args)
+    output_dir = check_output_dir(
+        training_args.output_dir, run_args.overwrite, checkpoint, model_args.model_name_or_path
+    )
     trained_task = None
     if model_args.model_name_or_path is not None:
         config = load_config(model_args)
@@ -71,6 +76,9 @@ def main(argv: list[str]) -> None:
     notes = data.notes + later_args.notes() + training_args.precision_notes(run_args.mixed_precision)
     compute_metrics = build_compute_metrics(data.task.problem_type, data_args.metric_name)
     check_metric_for_best_model(training_args, compute_metrics, data)
+    record.add(data=data.fingerprint(), notes=notes)
+    if training_args.do_train:
+        check_same_run(checkpoint, record.facts["arguments"], record.facts["data"])
     if run_args.dry_run:
         show_dry_run(record, data, notes)
         return
@@ -98,15 +106,6 @@ def main(argv: list[str]) -> None:
             for split, dataset in data.splits.items()
         }
 
-    # Nothing was written so far: all that can be wrong with the input has been found.
-    PartialState().wait_for_everyone()
-    if training_args.should_save:
-        if run_args.overwrite and checkpoint is None:
-            clear_output_dir(output_dir)
-        start_training_log(output_dir)
-        for note in notes:
-            print(f"Note: {note}")
-
     trainer = ExtendedTrainer(
         model=model,
         args=training_args,
@@ -117,13 +116,24 @@ def main(argv: list[str]) -> None:
         compute_metrics=compute_metrics,
         sparse_embeddings={"auto": None, "on": True, "off": False}[run_args.sparse_embeddings],
     )
+
+    # Nothing was written so far: all that can be wrong with the input has been found.
+    PartialState().wait_for_everyone()
+    if training_args.should_save:
+        if run_args.overwrite and checkpoint is None:
+            clear_output_dir(output_dir)
+        start_training_log(output_dir)
+        if training_args.do_train:
+            record.write(output_dir)
+        for note in notes:
+            print(f"Note: {note}")
+
     if training_args.do_train:
         result = trainer.train(resume_from_checkpoint=checkpoint)
         trainer.save_model()
         trainer.save_state()
         trainer.save_metrics("train", {**result.metrics, "train_samples": len(encoded["train"])})
     predictions, metrics = predict_splits(trainer, data, encoded)
-    record.add(data=data.fingerprint(), notes=notes)
     if trainer.is_world_process_zero():
         base, history = model_args.model_name_or_path, trainer.state.log_history
         title = model_args.name or base or "TextCNN"

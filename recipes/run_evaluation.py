@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
         ARGUMENTS, argv, __doc__, file_flags=("--args", "--data_config"), complete=complete_evaluation_values
     )
     record = RunRecord(argv, {"model": model_args, "data": data_args, "training": training_args, "run": run_args})
-    output_dir = check_output_dir(training_args.output_dir, run_args.overwrite, None)
+    output_dir = check_output_dir(training_args.output_dir, run_args.overwrite, model=model_args.model_name_or_path)
     task = task_of_config(load_config(model_args))
     data = load_text_data(data_args, model_args, ("test",), task)
     compute_metrics = build_compute_metrics(task.problem_type, data_args.metric_name)

@@ -44,6 +44,7 @@ LAYERS = {
     "callbacks": 2,
     "trainers.base": 3,
     "trainers": 3,
+    "checks": 3,
     "results": 3,
 }
 # Packages that only hold their modules.

@@ -111,6 +111,9 @@ def encode_labels(table: Table, labels: list[Any], task: Task) -> list[Any]:
             raise DataError(f"{table.source}: the labels must be numbers, as in training.")
         return [float(label) for label in labels]
     ids = {name: index for index, name in enumerate(task.label_names)}
+    if all(name == f"LABEL_{index}" for name, index in ids.items()):
+        # The names that the library makes up when a model was given none: its classes are known by their ids.
+        ids = {**ids, **{str(index): index for index in range(len(task.label_names))}}
     named = [_named(table, label) for label in labels]
     multi = task.problem_type == MULTI_LABEL
     wrong = [
@@ -140,13 +143,13 @@ def encode_labels(table: Table, labels: list[Any], task: Task) -> list[Any]:
 
 
 def _from_strings(values: list[str]) -> list[Any]:
-    if all(re.fullmatch(r"[-+]?\d{1,18}", value.strip()) for value in values):
-        return [int(value) for value in values]
-    try:
-        # An empty or odd field keeps all of them strings, and is then reported by its row.
-        return [float(value) for value in values]
-    except ValueError:
-        return values
+    # Only numbers as they are usually written: "01" and "1_0" are names. An empty or odd field keeps all of them
+    # strings, and is then reported by its row.
+    stripped = [value.strip() for value in values]
+    if all(re.fullmatch(r"-?(0|[1-9]\d{0,17})", value) for value in stripped):
+        return [int(value) for value in stripped]
+    number = r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?|nan|NaN|-?inf"
+    return [float(value) for value in stripped] if all(re.fullmatch(number, value) for value in stripped) else values
 
 
 def _raise_mixed(table: Table, values: list[Any]):

@@ -113,7 +113,9 @@ def load_text_data(
     # Both shares are of the rows that were given, so that 0.1 and 0.1 make 80/10/10.
     given = len(splits["train"]["text"]) if "train" in splits else 0
     for name, share in (("test", data_args.test_size), ("validation", data_args.validation_size)):
-        if name in needed and name not in splits and given and share > 0:
+        # A test share is held out also when this run doesn't use it: the next one would test on its rows.
+        wanted = name in needed or name == "test"
+        if wanted and name not in splits and given and share > 0:
             splits[name], splits["train"] = _hold_out(splits["train"], task, round(share * given), data_args.split_seed)
             notes.append(
                 f"The {name} split is {len(splits[name]['text']):,} rows taken from the training rows "
@@ -222,6 +224,9 @@ def _find_columns(table: Table, data_args: DataArguments) -> dict[str, list[str]
         columns["label"] = [data_args.label_column_name]
     else:
         columns["label"] = [name for name in LABEL_COLUMNS if name in available][:1] or ["label"]
+    both = set(columns["label"]) & {*columns["text"], *columns["text_pair"]}
+    if both:
+        raise DataError(f"{table.source}: the column {both.pop()!r} is named as both text and label.")
     return columns
 
 
@@ -315,9 +320,12 @@ def _limit(splits: DatasetDict, data_args: DataArguments, task: Task) -> Dataset
             splits[name] = splits[name].select(range(min(limit, len(splits[name]))))
     if "train" in splits and data_args.max_train_samples is not None and task.problem_type == SINGLE_LABEL:
         kept = set(splits["train"]["label"])
-        if len(kept) == 1:
+        lost = {
+            label for name in splits if "label" in splits[name].column_names for label in splits[name]["label"]
+        } - kept
+        if len(kept) == 1 or lost:
             raise DataError(
-                f"The first {data_args.max_train_samples} training rows (max_train_samples) are all of the class "
-                f"{task.label_names[kept.pop()]!r}. Add --shuffle_train_dataset true, or raise max_train_samples."
+                f"The first {data_args.max_train_samples} training rows (max_train_samples) hold {len(kept)} of "
+                f"{len(task.label_names)} classes. Add --shuffle_train_dataset true, or raise max_train_samples."
             )
     return splits

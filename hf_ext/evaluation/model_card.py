@@ -27,7 +27,8 @@ CARD_FACTS = (
 CARD_USAGE = (
     "```python",
     "from transformers import pipeline",
-    'classifier = pipeline("text-classification", model="path/to/this/folder")',
+    "# trust_remote_code runs the Python files of this folder; models without any don't need it.",
+    'classifier = pipeline("text-classification", model="path/to/this/folder", trust_remote_code=True)',
     'print(classifier("A text to classify.", top_k=None))',
     "```",
 )

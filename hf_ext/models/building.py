@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from hf_ext.arguments import ModelArguments
@@ -14,6 +15,10 @@ from hf_ext.models.configuration_textcnn import TextCNNConfig
 from hf_ext.models.modeling_textcnn import TextCNNForSequenceClassification
 from hf_ext.models.word_tokenizer import build_word_tokenizer, load_word_vectors
 
+# Models whose first position is not 0, so that as many fewer tokens fit.
+OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")
+# Tokenizers that know no bound name 10**30.
+LONGEST_TEXT = 100_000
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
@@ -26,7 +31,9 @@ class TextCNNArguments:
     vocab_size: int = field(
         default=30522, metadata={"help": "Upper bound of the word list; with --tokenizer_name, its size."}
     )
-    embed_size: int = field(default=300, metadata={"help": "Width of a word's vector."})
+    embed_size: int | None = field(
+        default=None, metadata={"help": "Width of a word's vector; by default 300, or that of word_vectors."}
+    )
     num_filters: int = field(default=100, metadata={"help": "Filters of each width."})
     filter_sizes: list[int] = field(default_factory=lambda: [3, 4, 5], metadata={"help": "Widths in words."})
     dropout_prob: float = field(default=0.5, metadata={"help": "Dropout before the classifier."})
@@ -74,12 +81,17 @@ def build_textcnn(model_args: ModelArguments, cnn_args: TextCNNArguments, task: 
             words, cnn_args.vocab_size, cnn_args.min_word_frequency, model_max_length=max_length
         )
         notes.append(f"The word list has the {len(tokenizer):,} commonest words of the training texts.")
-    vectors, embed_size = None, cnn_args.embed_size
+    vectors, embed_size = None, cnn_args.embed_size or 300
     if cnn_args.word_vectors is not None:
         try:
             vectors, found = load_word_vectors(cnn_args.word_vectors, tokenizer)
         except (ValueError, OSError) as error:
             raise ConfigurationError(str(error)) from error
+        if cnn_args.embed_size is not None and cnn_args.embed_size != vectors.shape[1]:
+            raise ConfigurationError(
+                f"embed_size is {cnn_args.embed_size}, but the vectors of {cnn_args.word_vectors} have "
+                f"{vectors.shape[1]} dimensions. Leave embed_size out."
+            )
         embed_size = vectors.shape[1]
         notes.append(
             f"{found:,} of {len(tokenizer):,} words have a vector of {embed_size} dimensions from "
@@ -144,8 +156,18 @@ def load_pretrained(model_args: ModelArguments, task: Task, use_cpu: bool):
             f"{model_args.model_name_or_path} has a head of another number of classes than the data's "
             f"{len(task.label_names)}. Pass --ignore_mismatched_sizes to start a new head."
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ConfigurationError(f"{model_args.model_name_or_path} could not be loaded: {error}") from error
+    longest = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
+    # RoBERTa-like models count positions from behind the padding's id.
+    longest -= (config.pad_token_id or 0) + 1 if config.model_type in OFFSET_POSITIONS else 0
+    tokenizer.model_max_length = min(tokenizer.model_max_length, longest, LONGEST_TEXT)
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        # What the library makes up when the files are missing.
+        raise ConfigurationError(
+            f"The tokenizer of {model_args.model_name_or_path} knows no word: its files are missing. Add "
+            "tokenizer.json to the directory, or pass --tokenizer_name."
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.config.pad_token_id = tokenizer.pad_token_id

@@ -101,6 +101,9 @@ def load_word_vectors(
         found = _read_matrix(path, vocabulary)
     else:
         raise ValueError(f"word_vectors: {path} ends in {path.suffix!r}; valid are .txt, .vec, .npy and .safetensors.")
+    broken = [word for word, index in vocabulary.items() if index in found and not np.isfinite(found[index]).all()]
+    if broken:
+        raise ValueError(f"word_vectors: the vector of {broken[0]!r} in {path} holds numbers that are not finite.")
     if not found:
         raise ValueError(
             f"word_vectors: {path} holds a vector for none of the {len(vocabulary)} words of the vocabulary."

@@ -216,6 +216,15 @@ class ExtendedTrainer(Trainer):
         name = self.processing_class.model_input_names[0] if self.processing_class is not None else "input_ids"
         return [len(row[name]) for row in dataset]
 
+    def _get_dataloader(self, *args, is_training=False, **kwargs):
+        drop_last = self.args.dataloader_drop_last
+        # Meant for training: an evaluation without its last rows is of another data set.
+        self.args.dataloader_drop_last = drop_last and is_training
+        try:
+            return super()._get_dataloader(*args, is_training=is_training, **kwargs)
+        finally:
+            self.args.dataloader_drop_last = drop_last
+
     def _get_eval_sampler(self, eval_dataset):
         if self.args.train_sampling_strategy == "group_by_length":
             return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None

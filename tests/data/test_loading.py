@@ -297,8 +297,9 @@ def test_given_splits_are_not_taken_from_training(load):
     assert (len(data.splits["train"]), len(data.splits["validation"]), data.texts("test")) == (16, 4, ["z"])
     data = load(rows, validation_size=0, test_size=0)
     assert list(data.splits) == ["train"] and data.notes == []
+    # Held out although this run does not test: the next one would test on what this one trained on.
     data = load(rows, needed=("train",), test_size=0.5)
-    assert len(data.splits["train"]) == 20
+    assert len(data.splits["train"]) == 10
 
 
 def test_splits_of_other_tasks(load):
@@ -433,7 +434,7 @@ def test_limits(load):
 
 def test_a_limit_that_leaves_one_class(load):
     rows = rows_of({"a": 50, "b": 50})
-    with raises("first 10 training rows (max_train_samples)", "class 'a'", "--shuffle_train_dataset"):
+    with raises("first 10 training rows (max_train_samples) hold 1 of 2 classes", "--shuffle_train_dataset"):
         load(rows, needed=("train",), max_train_samples=10)
     data = load(rows, needed=("train",), max_train_samples=10, shuffle_train_dataset=True)
     assert set(counts(data, "train")) == {"a", "b"}

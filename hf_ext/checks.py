@@ -1,0 +1,135 @@
+"""What is looked at before anything is trained or written."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainingArguments, get_scheduler
+from transformers.integrations import get_reporting_integration_callbacks
+from transformers.trainer_utils import get_last_checkpoint
+
+from hf_ext.configuration import nearest
+from hf_ext.data.loading import TextData
+from hf_ext.errors import ConfigurationError
+from hf_ext.evaluation.compute_metrics import possible_metric_names
+
+# What in the section "model" decides which weights there are.
+SHAPES = ("model_name_or_path", "model_type", "config_name", "tokenizer_name", "num_hidden_layers")
+
+
+def check_training_arguments(training_args: TrainingArguments) -> None:
+    """
+    See that the optimizer, the schedule and the trackers can be made with what they are given.
+
+    Raises:
+        ConfigurationError: With what they say.
+    """
+    try:
+        optimizer_cls, kwargs = Trainer.get_optimizer_cls_and_kwargs(training_args)
+        if isinstance(optimizer_cls, type) and issubclass(optimizer_cls, torch.optim.Optimizer):
+            optimizer = optimizer_cls([torch.nn.Parameter(torch.zeros(1))], **kwargs)
+        else:
+            optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=training_args.learning_rate)
+    except (ValueError, TypeError, ImportError, RuntimeError) as error:
+        raise ConfigurationError(f"optim={training_args.optim.value} cannot be made: {error}") from error
+    schedule = training_args.lr_scheduler_type.value
+    try:
+        get_scheduler(
+            schedule,
+            optimizer,
+            num_warmup_steps=training_args.get_warmup_steps(100),
+            num_training_steps=100,
+            scheduler_specific_kwargs=training_args.lr_scheduler_kwargs,
+        )
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(
+            f"lr_scheduler_type={schedule} cannot be made with the lr_scheduler_kwargs "
+            f"{training_args.lr_scheduler_kwargs}: {error}"
+        ) from error
+    try:
+        for tracker in get_reporting_integration_callbacks(training_args.report_to):
+            tracker()
+    except (ValueError, ImportError, RuntimeError, KeyError) as error:
+        raise ConfigurationError(f"report_to={', '.join(training_args.report_to)}: {error}") from error
+
+
+def check_same_run(checkpoint: str | None, arguments: dict[str, Any], fingerprint: dict[str, str]) -> None:
+    """
+    See that a run continues on the data and with the architecture that its checkpoint was made with.
+
+    Args:
+        checkpoint (`str`, *optional*): The checkpoint to continue from; its folder's parent holds the run's `run.json`.
+        arguments (`dict`): The resolved arguments by section.
+        fingerprint (`dict[str, str]`): Of the data.
+
+    Raises:
+        ConfigurationError: With what differs.
+    """
+    record_path = Path(checkpoint).parent / "run.json" if checkpoint is not None else None
+    if record_path is None or not record_path.is_file():
+        return
+    record = json.loads(record_path.read_text(encoding="utf-8"))
+    if record.get("data", fingerprint).get("train") != fingerprint["train"]:
+        raise ConfigurationError(
+            f"{checkpoint} was trained on other rows (or another split of them) than are given now, so words and "
+            "classes may have other ids. Give the same data, or start anew in another output_dir."
+        )
+    for section in ("model", "textcnn"):
+        before, now = record["arguments"].get(section, {}), arguments[section]
+        names = SHAPES if section == "model" else now
+        changed = [
+            f"{name} ({before.get(name)} then, {now[name]} now)" for name in names if before.get(name) != now[name]
+        ]
+        if changed:
+            raise ConfigurationError(f"{checkpoint} was trained with another model: {', '.join(changed)}.")
+
+
+def check_metric_for_best_model(training_args: TrainingArguments, compute_metrics, data: TextData) -> None:
+    """
+    See, before anything is trained, that evaluations will yield what the best model is chosen by.
+
+    Raises:
+        ConfigurationError: If no evaluation yields `metric_for_best_model`, or there is nothing to evaluate on.
+    """
+    if "validation" not in data.splits:
+        if training_args.load_best_model_at_end:
+            raise ConfigurationError(
+                "load_best_model_at_end needs validation rows: pass --validation_file or a --validation_size above 0."
+            )
+        training_args.eval_strategy = type(training_args.eval_strategy)("no")
+        training_args.do_eval = False
+    metric = training_args.metric_for_best_model
+    if metric is None or not training_args.do_train:
+        return
+    names = possible_metric_names(compute_metrics, data.task.problem_type, len(data.task.label_names))
+    if metric.removeprefix("eval_") not in names:
+        raise ConfigurationError(
+            f"metric_for_best_model is {metric!r}, which no evaluation of this run yields.{nearest(metric, names)} "
+            f"Valid: {', '.join(names)}."
+        )
+
+
+def resume_point(training_args: TrainingArguments) -> str | None:
+    """
+    The checkpoint to continue from; `resume_from_checkpoint` is `true` for the last one in `output_dir`, or a path.
+
+    Raises:
+        ConfigurationError: If there is no such checkpoint.
+    """
+    asked = training_args.resume_from_checkpoint
+    if asked is None or str(asked).lower() == "false":
+        return None
+    if str(asked).lower() == "true":
+        output_dir = Path(training_args.output_dir)
+        checkpoint = get_last_checkpoint(str(output_dir)) if output_dir.is_dir() else None
+        if checkpoint is None:
+            raise ConfigurationError(
+                f"resume_from_checkpoint=true, but {output_dir} holds no checkpoint-<step> folder."
+            )
+        return checkpoint
+    if not (Path(asked) / "trainer_state.json").is_file():
+        raise ConfigurationError(
+            f"resume_from_checkpoint: {asked} holds no trainer_state.json, so it is no checkpoint."
+        )
+    return asked
