@@ -90,8 +90,8 @@ class ModelArguments:
     attn_implementation: str | None = field(
         default=None,
         metadata={
-            "help": "Attention kernel: eager, sdpa, flash_attention_2 ... By default eager on a CPU, where it trains "
-            "short texts 1.3 to 1.6 times as fast as sdpa, and the model's own choice elsewhere."
+            "help": "Attention kernel: eager, sdpa, flash_attention_2 ... By default eager on a CPU, where it is "
+            "never slower than sdpa on short texts, and the model's own choice elsewhere."
         },
     )
     num_labels: int | None = field(default=None, metadata={"help": "Number of classes; checked against the data."})
