@@ -1,13 +1,29 @@
 """hf_ext: the fine-tuning techniques that the Hugging Face Trainer lacks, as parts that compose."""
 
-from hf_ext.arguments import DataArguments, LaterArguments, ModelArguments, RecipeTrainingArguments, RunArguments
-from hf_ext.callbacks import ExtensionCallback
+from hf_ext.arguments import (
+    DataArguments,
+    ExtendedTrainingArguments,
+    LaterArguments,
+    ModelArguments,
+    RecipeTrainingArguments,
+    RunArguments,
+)
+from hf_ext.assembly import build_trainer, find_learning_rate, technique_images, write_range_test
+from hf_ext.callbacks import (
+    DiscriminativeLearningRateCallback,
+    EarlyStoppingThresholdCallback,
+    ExtensionCallback,
+    GradualUnfreezingCallback,
+)
+from hf_ext.callbacks.early_stopping import EarlyStoppingArguments
+from hf_ext.callbacks.learning_rates import LearningRateArguments
+from hf_ext.callbacks.unfreezing import UnfreezingArguments
 from hf_ext.checks import check_metric_for_best_model, check_same_run, check_training_arguments, resume_point
 from hf_ext.configuration import parse_arguments
 from hf_ext.data.loading import TextData, load_text_data
 from hf_ext.data.sampling import LengthGroupedSampler
 from hf_ext.data.tokenization import tokenize_dataset
-from hf_ext.defaults import complete_evaluation_values, complete_training_values
+from hf_ext.defaults import complete_evaluation_values, complete_range_test_values, complete_training_values
 from hf_ext.errors import ConfigurationError, DataError, UsageError, readable_errors
 from hf_ext.evaluation.compute_metrics import build_compute_metrics
 from hf_ext.evaluation.model_card import write_model_card
@@ -15,7 +31,9 @@ from hf_ext.evaluation.predictions import Predictions
 from hf_ext.evaluation.report import write_report
 from hf_ext.evaluation.significance import bootstrap_intervals, metric_intervals
 from hf_ext.evaluation.tables import results_table
+from hf_ext.experiments.lr_finder import LRFinder, LRFinderArguments, NoUsableSlopeError
 from hf_ext.layers import freeze_parameters, layer_groups, unfreeze_parameters
+from hf_ext.lr_schedules import get_cyclical_triangular_schedule, get_slanted_triangular_schedule
 from hf_ext.models import TextCNNConfig, TextCNNForSequenceClassification
 from hf_ext.models.building import TextCNNArguments, build_textcnn, load_config, load_pretrained
 from hf_ext.models.word_tokenizer import build_word_tokenizer, load_word_vectors
@@ -26,7 +44,7 @@ from hf_ext.results import (
     task_of_config,
     write_results,
 )
-from hf_ext.run_record import RunRecord, check_output_dir, clear_output_dir, start_training_log
+from hf_ext.run_record import RunRecord, StartOfRun, check_output_dir, clear_output_dir, start_training_log
 from hf_ext.trainers import ExtendedTrainer
 from hf_ext.version import __version__
 
@@ -34,25 +52,37 @@ __all__ = [
     "ConfigurationError",
     "DataArguments",
     "DataError",
+    "DiscriminativeLearningRateCallback",
+    "EarlyStoppingArguments",
+    "EarlyStoppingThresholdCallback",
     "ExtendedTrainer",
+    "ExtendedTrainingArguments",
     "ExtensionCallback",
+    "GradualUnfreezingCallback",
+    "LRFinder",
+    "LRFinderArguments",
     "LaterArguments",
+    "LearningRateArguments",
     "LengthGroupedSampler",
     "ModelArguments",
+    "NoUsableSlopeError",
     "Predictions",
     "RecipeTrainingArguments",
     "RunArguments",
     "RunRecord",
     "SparseAdamW",
+    "StartOfRun",
     "TextCNNArguments",
     "TextCNNConfig",
     "TextCNNForSequenceClassification",
     "TextData",
+    "UnfreezingArguments",
     "UsageError",
     "__version__",
     "bootstrap_intervals",
     "build_compute_metrics",
     "build_textcnn",
+    "build_trainer",
     "build_word_tokenizer",
     "check_metric_for_best_model",
     "check_output_dir",
@@ -60,8 +90,12 @@ __all__ = [
     "check_training_arguments",
     "clear_output_dir",
     "complete_evaluation_values",
+    "complete_range_test_values",
     "complete_training_values",
+    "find_learning_rate",
     "freeze_parameters",
+    "get_cyclical_triangular_schedule",
+    "get_slanted_triangular_schedule",
     "layer_groups",
     "load_config",
     "load_pretrained",
@@ -76,9 +110,11 @@ __all__ = [
     "show_dry_run",
     "start_training_log",
     "task_of_config",
+    "technique_images",
     "tokenize_dataset",
     "unfreeze_parameters",
     "write_model_card",
+    "write_range_test",
     "write_report",
     "write_results",
 ]

@@ -6,6 +6,7 @@ from typing import Literal
 import transformers
 
 from hf_ext.errors import ConfigurationError
+from hf_ext.lr_schedules import OWN_SCHEDULES, ExtendedSchedulerType
 
 SECTIONS = ("model", "training", "data", "augmentation", "wandb", "run")
 
@@ -36,6 +37,8 @@ VALUE_ALIASES = {
     "optim": {"adamw": "adamw_torch_fused"},
     "model_type": {"cnn": "textcnn", "transformer": None},
 }
+# A value that sets another field: (field, value) -> the field that it switches on.
+SWITCHES = {("learning_rate", "auto"): "find_learning_rate"}
 # Names of transformers 4 and of its example script -> what to write now.
 REPLACED = {
     "evaluation_strategy": "eval_strategy",
@@ -216,9 +219,41 @@ class DataArguments:
 
 
 @dataclass
-class RecipeTrainingArguments(transformers.TrainingArguments):
+class ExtendedTrainingArguments(transformers.TrainingArguments):
     """
-    [`~transformers.TrainingArguments`] as the recipes use them.
+    [`~transformers.TrainingArguments`] whose `lr_scheduler_type` may also be `"slanted_triangular"` (with
+    `lr_scheduler_kwargs` `cut_frac` and `ratio`) or `"cyclical_triangular"` (`num_cycles`, `min_ratio`, `decay`). They
+    begin with a rise of their own, so they take no `warmup_steps`. Needs [`ExtendedTrainer`].
+    """
+
+    lr_scheduler_type: ExtendedSchedulerType | str = field(
+        default="linear",
+        metadata={
+            "help": "The library's schedules, slanted_triangular (Howard & Ruder 2018; lr_scheduler_kwargs cut_frac, "
+            "ratio) or cyclical_triangular (Smith 2017; num_cycles, min_ratio, decay)."
+        },
+    )
+
+    def __post_init__(self):
+        schedule = ExtendedSchedulerType(self.lr_scheduler_type)
+        if schedule.value not in OWN_SCHEDULES:
+            super().__post_init__()
+            return
+        if self.warmup_steps:
+            raise ConfigurationError(
+                f"warmup_steps is {self.warmup_steps}, but lr_scheduler_type={schedule.value} begins with a rise of its "
+                "own; leave warmup_steps out."
+            )
+        # Out of the sight of the library, which knows its own only.
+        self.lr_scheduler_type = "constant"
+        super().__post_init__()
+        self.lr_scheduler_type = schedule
+
+
+@dataclass
+class RecipeTrainingArguments(ExtendedTrainingArguments):
+    """
+    [`ExtendedTrainingArguments`] as the recipes use them.
 
     Changed defaults: `train_sampling_strategy="group_by_length"` (a third of a batch of sentences is padding
     otherwise), `logging_steps=50` (a curve also for small data), `per_device_eval_batch_size=32`.
@@ -231,6 +266,9 @@ class RecipeTrainingArguments(transformers.TrainingArguments):
     )
     logging_steps: float = field(default=50, metadata={"help": "Log every this many steps; below 1, a share of all."})
     per_device_eval_batch_size: int = field(default=32, metadata={"help": "Rows per device when evaluating."})
+    learning_rate: float = field(
+        default=5e-5, metadata={"help": "The highest learning rate; auto: what the learning-rate finder suggests."}
+    )
 
     def __post_init__(self):
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
@@ -274,6 +312,10 @@ class RunArguments:
         default="auto",
         metadata={"help": "auto: bf16 on a GPU that has it and on a CPU with avx512_bf16 or amx, else float32."},
     )
+    allow_changed_techniques: bool = field(
+        default=False,
+        metadata={"help": "Resume although the unfreezing schedule or the layers' learning rates are other than then."},
+    )
     sparse_embeddings: Literal["auto", "on", "off"] = field(
         default="auto",
         metadata={"help": "Update only the embedding rows of the batch; auto: with AdamW on a CPU (see SparseAdamW)."},
@@ -286,8 +328,6 @@ class LaterArguments:
 
     _argument_group_name = "not in this version yet (parsed, and said when used)"
 
-    early_stopping_patience: int | None = field(default=None, metadata={"help": "Evaluations without a gain."})
-    early_stopping_threshold: float | None = field(default=None, metadata={"help": "What counts as a gain."})
     augmentation_enabled: bool = field(default=False, metadata={"help": "Augment the training texts."})
     augmentation_techniques: list[str] | None = field(
         default=None,
@@ -302,8 +342,6 @@ class LaterArguments:
     def notes(self) -> list[str]:
         """One sentence a technique that was asked for and has no effect in this run."""
         asked = {
-            "early_stopping_patience and early_stopping_threshold": self.early_stopping_patience is not None
-            or self.early_stopping_threshold is not None,
             "data.augmentation": self.augmentation_enabled,
             "the wandb section": any((self.wandb_project, self.wandb_entity, self.wandb_tags, self.wandb_notes)),
         }

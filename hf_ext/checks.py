@@ -13,6 +13,7 @@ from hf_ext.configuration import nearest
 from hf_ext.data.loading import TextData
 from hf_ext.errors import ConfigurationError
 from hf_ext.evaluation.compute_metrics import possible_metric_names
+from hf_ext.lr_schedules import OWN_SCHEDULES
 
 # What in the section "model" decides which weights there are.
 SHAPES = ("model_name_or_path", "model_type", "config_name", "tokenizer_name", "num_hidden_layers")
@@ -35,13 +36,16 @@ def check_training_arguments(training_args: TrainingArguments) -> None:
         raise ConfigurationError(f"optim={training_args.optim.value} cannot be made: {error}") from error
     schedule = training_args.lr_scheduler_type.value
     try:
-        get_scheduler(
-            schedule,
-            optimizer,
-            num_warmup_steps=training_args.get_warmup_steps(100),
-            num_training_steps=100,
-            scheduler_specific_kwargs=training_args.lr_scheduler_kwargs,
-        )
+        if schedule in OWN_SCHEDULES:
+            OWN_SCHEDULES[schedule](optimizer, 100, **(training_args.lr_scheduler_kwargs or {}))
+        else:
+            get_scheduler(
+                schedule,
+                optimizer,
+                num_warmup_steps=training_args.get_warmup_steps(100),
+                num_training_steps=100,
+                scheduler_specific_kwargs=training_args.lr_scheduler_kwargs,
+            )
     except (ValueError, TypeError) as error:
         raise ConfigurationError(
             f"lr_scheduler_type={schedule} cannot be made with the lr_scheduler_kwargs "
@@ -54,35 +58,67 @@ def check_training_arguments(training_args: TrainingArguments) -> None:
         raise ConfigurationError(f"report_to={', '.join(training_args.report_to)}: {error}") from error
 
 
-def check_same_run(checkpoint: str | None, arguments: dict[str, Any], fingerprint: dict[str, str]) -> None:
+def check_same_run(
+    checkpoint: str | None, arguments: dict[str, Any], fingerprint: dict[str, str], allow_changed_techniques: bool
+) -> None:
     """
-    See that a run continues on the data and with the architecture that its checkpoint was made with.
+    See that a run continues on the data, with the architecture and with the techniques of its checkpoint.
 
     Args:
         checkpoint (`str`, *optional*): The checkpoint to continue from; its folder's parent holds the run's `run.json`.
         arguments (`dict`): The resolved arguments by section.
         fingerprint (`dict[str, str]`): Of the data.
+        allow_changed_techniques (`bool`): Whether unfreezing and the layers' learning rates may differ.
 
     Raises:
         ConfigurationError: With what differs.
     """
-    record_path = Path(checkpoint).parent / "run.json" if checkpoint is not None else None
-    if record_path is None or not record_path.is_file():
+    record = _record_of(checkpoint)
+    if record is None:
         return
-    record = json.loads(record_path.read_text(encoding="utf-8"))
     if record.get("data", fingerprint).get("train") != fingerprint["train"]:
         raise ConfigurationError(
             f"{checkpoint} was trained on other rows (or another split of them) than are given now, so words and "
             "classes may have other ids. Give the same data, or start anew in another output_dir."
         )
-    for section in ("model", "textcnn"):
-        before, now = record["arguments"].get(section, {}), arguments[section]
+    sections = {"model": "model", "textcnn": "model"}
+    if not allow_changed_techniques:
+        sections |= {"unfreezing": "unfreezing schedule", "learning_rates": "set of layer-wise learning rates"}
+    for section, meaning in sections.items():
+        before, now = record["arguments"].get(section), arguments[section]
         names = SHAPES if section == "model" else now
         changed = [
-            f"{name} ({before.get(name)} then, {now[name]} now)" for name in names if before.get(name) != now[name]
+            f"{name} ({(before or {}).get(name)} then, {now[name]} now)"
+            for name in names
+            if (before or {}).get(name) != now[name]
         ]
-        if changed:
-            raise ConfigurationError(f"{checkpoint} was trained with another model: {', '.join(changed)}.")
+        if before is not None and changed:
+            force = "" if meaning == "model" else " --allow_changed_techniques goes on all the same."
+            raise ConfigurationError(f"{checkpoint} was trained with another {meaning}: {', '.join(changed)}.{force}")
+
+
+def found_learning_rate(checkpoint: str) -> float:
+    """
+    The learning rate that a run, which is to be continued, found when it began.
+
+    Args:
+        checkpoint (`str`): The checkpoint; its folder's parent holds the run's `run.json`.
+
+    Raises:
+        ConfigurationError: If there is no record of it.
+    """
+    record = _record_of(checkpoint)
+    if record is None:
+        raise ConfigurationError(
+            f"learning_rate=auto: there is no run.json beside {checkpoint}, so the rate that was found is not known. "
+            "Pass it as a number."
+        )
+    return record["arguments"]["training"]["learning_rate"]
+
+
+def _record_of(checkpoint: str | None) -> dict[str, Any] | None:
+    path = Path(checkpoint).parent / "run.json" if checkpoint is not None else None
+    return json.loads(path.read_text(encoding="utf-8")) if path is not None and path.is_file() else None
 
 
 def check_metric_for_best_model(training_args: TrainingArguments, compute_metrics, data: TextData) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import yaml
 from transformers import HfArgumentParser
 
-from hf_ext.arguments import ALIASES, REPLACED, SECTIONS, VALUE_ALIASES
+from hf_ext.arguments import ALIASES, REPLACED, SECTIONS, SWITCHES, VALUE_ALIASES
 from hf_ext.errors import ConfigurationError
 
 SUFFIXES = (".json", ".yaml", ".yml")
@@ -160,7 +160,10 @@ def convert(value: Any, hint: Any) -> Any:
         return [convert(item, options[0] if options else str) for item in _expect(value, list, "a list")]
     if typing.get_origin(hint) is dict or hint is dict:
         if isinstance(value, str):
-            value = json.loads(value)
+            try:
+                value = json.loads(value)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"a JSON object ({error})") from None
         return _expect(value, dict, "an object")
     return _SCALARS[hint](value) if hint in _SCALARS else value
 
@@ -278,6 +281,11 @@ def _resolve(flat: dict[str, Any], fields: dict[str, Any], source: str) -> dict[
                 value = VALUE_ALIASES.get(target, {}).get(value, value)
             if flat[key] is None:
                 continue
+            switch = SWITCHES.get((target, value)) if isinstance(value, str) else None
+            if switch in fields:
+                resolved[switch] = True
+                continue
+            resolved |= {other: False for (name, _), other in SWITCHES.items() if name == target and other in fields}
             try:
                 value = None if value is None else convert(value, fields[target])
             except (ValueError, TypeError) as error:

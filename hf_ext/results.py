@@ -13,7 +13,7 @@ from hf_ext.data.loading import TextData
 from hf_ext.errors import UsageError
 from hf_ext.evaluation.model_card import write_model_card
 from hf_ext.evaluation.predictions import Predictions
-from hf_ext.evaluation.report import write_report
+from hf_ext.evaluation.report import Image, write_report
 from hf_ext.evaluation.significance import metric_intervals
 from hf_ext.evaluation.tables import results_table
 from hf_ext.run_record import RunRecord
@@ -96,6 +96,7 @@ def write_results(
     notes: list[str],
     base_model: str | None = None,
     model_card: bool = True,
+    images: list[Image] | None = None,
 ) -> None:
     """
     Write predictions, report, model card (for a trained model) and `run.json`, and print the table of results.
@@ -110,6 +111,7 @@ def write_results(
         notes (`list[str]`): What a reader has to know.
         base_model (`str`, *optional*): The pretrained model that was fine-tuned.
         model_card (`bool`, *optional*, defaults to `True`): Whether there is a model in the folder to describe.
+        images (`list[Image]`, *optional*): Pictures of the techniques that were used.
     """
     intervals = {split: metric_intervals(items) for split, items in predictions.items() if items.labels is not None}
     for split, items in predictions.items():
@@ -125,6 +127,7 @@ def write_results(
         history=history,
         run=run,
         notes=notes,
+        images=images,
     )
     if model_card:
         write_model_card(

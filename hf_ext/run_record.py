@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import TrainerCallback
 
 from hf_ext.errors import ConfigurationError
 from hf_ext.evaluation.predictions import open_atomically
@@ -40,6 +42,7 @@ RUN_FILES = (
     "run.json", "report.html", "README.md", "training.log", "config.json", "model.safetensors", "trainer_state.json",
     "train_results.json", "eval_results.json", "test_results.json", "all_results.json",
     "predictions_validation.jsonl", "predictions_test.jsonl", "training_args.bin",
+    "unfreezing.png", "lr_finder.json", "lr_finder.png",
 )  # fmt: skip
 
 
@@ -97,6 +100,23 @@ def start_training_log(path: Path) -> None:
     for name in ("hf_ext", "transformers"):
         logging.getLogger(name).addHandler(handler)
     logging.getLogger("hf_ext").setLevel(logging.INFO)
+
+
+class StartOfRun(TrainerCallback):
+    """
+    Begins to write when training begins: after all that may be wrong with the input has been found. Has to be the last
+    callback, because the others look at their settings when training begins.
+
+    Args:
+        begin (`Callable[[], None]`): What to do, on the main process.
+    """
+
+    def __init__(self, begin: Callable[[], None]):
+        self.begin = begin
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if args.should_save:
+            self.begin()
 
 
 class RunRecord:

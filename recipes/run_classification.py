@@ -8,6 +8,8 @@
     accelerate launch recipes/run_classification.py configs/model_config.yaml configs/training_config.yaml \\
         --train_file train.json
 
+    accelerate launch recipes/run_classification.py configs/classification/ulmfit.json
+
 JSON and YAML files are merged from left to right; flags win. Without --do_train, --do_eval or --do_predict, all that
 the data allows is done. output_dir then holds the model, predictions, results, report.html and run.json.
 """
@@ -15,27 +17,30 @@ the data allows is done. output_dir then holds the model, predictions, results, 
 import sys
 
 from accelerate import PartialState
-from transformers import DataCollatorWithPadding, set_seed
 
 from hf_ext import (
     DataArguments,
-    ExtendedTrainer,
+    EarlyStoppingArguments,
     LaterArguments,
+    LearningRateArguments,
+    LRFinderArguments,
     ModelArguments,
     RecipeTrainingArguments,
     RunArguments,
     RunRecord,
+    StartOfRun,
     TextCNNArguments,
+    UnfreezingArguments,
     build_compute_metrics,
-    build_textcnn,
+    build_trainer,
     check_metric_for_best_model,
     check_output_dir,
     check_same_run,
     check_training_arguments,
     clear_output_dir,
     complete_training_values,
+    find_learning_rate,
     load_config,
-    load_pretrained,
     load_text_data,
     parse_arguments,
     predict_splits,
@@ -44,19 +49,28 @@ from hf_ext import (
     show_dry_run,
     start_training_log,
     task_of_config,
-    tokenize_dataset,
+    technique_images,
     write_results,
 )
 
-ARGUMENTS = (ModelArguments, TextCNNArguments, DataArguments, RecipeTrainingArguments, RunArguments, LaterArguments)
+ARGUMENTS = {
+    "model": ModelArguments,
+    "textcnn": TextCNNArguments,
+    "data": DataArguments,
+    "training": RecipeTrainingArguments,
+    "unfreezing": UnfreezingArguments,
+    "learning_rates": LearningRateArguments,
+    "lr_finder": LRFinderArguments,
+    "early_stopping": EarlyStoppingArguments,
+    "run": RunArguments,
+    "later": LaterArguments,
+}
 
 
 def main(argv: list[str]) -> None:
-    model_args, cnn_args, data_args, training_args, run_args, later_args = parse_arguments(
-        ARGUMENTS, argv, __doc__, complete=complete_training_values
-    )
-    sections = {"model": model_args, "textcnn": cnn_args, "data": data_args, "training": training_args, "run": run_args}
-    record = RunRecord(argv, sections)
+    parsed = parse_arguments(ARGUMENTS.values(), argv, __doc__, complete=complete_training_values)
+    model_args, cnn_args, data_args, training_args, unfreezing, rates, finder_args, stopping, run_args, later = parsed
+    record = RunRecord(argv, dict(zip(ARGUMENTS, parsed, strict=True)))
     check_training_arguments(training_args)
     checkpoint = resume_point(training_args)
     output_dir = check_output_dir(
@@ -73,53 +87,32 @@ def main(argv: list[str]) -> None:
         ("test", training_args.do_predict),
     ]
     data = load_text_data(data_args, model_args, tuple(name for name, use in wanted if use), trained_task)
-    notes = data.notes + later_args.notes() + training_args.precision_notes(run_args.mixed_precision)
+    notes = data.notes + later.notes() + training_args.precision_notes(run_args.mixed_precision)
     compute_metrics = build_compute_metrics(data.task.problem_type, data_args.metric_name)
     check_metric_for_best_model(training_args, compute_metrics, data)
     record.add(data=data.fingerprint(), notes=notes)
     if training_args.do_train:
-        check_same_run(checkpoint, record.facts["arguments"], record.facts["data"])
+        check_same_run(checkpoint, record.facts["arguments"], record.facts["data"], run_args.allow_changed_techniques)
     if run_args.dry_run:
         show_dry_run(record, data, notes)
         return
 
-    set_seed(training_args.seed)
-    if model_args.model_type == "textcnn":
-        model, tokenizer, built = build_textcnn(
-            model_args, cnn_args, data.task, data.texts("train"), data_args.max_seq_length
-        )
-        notes += built
-    else:
-        model, tokenizer = load_pretrained(model_args, data.task, training_args.use_cpu)
-    tokenizer.model_max_length = min(data_args.max_seq_length, tokenizer.model_max_length)
-    with training_args.main_process_first(desc="tokenising"):
-        encoded = {
-            split: tokenize_dataset(
-                dataset,
-                tokenizer,
-                tokenizer.model_max_length,
-                pad_to_max_length=data_args.pad_to_max_length,
-                num_proc=data_args.preprocessing_num_workers,
-                load_from_cache_file=not data_args.overwrite_cache,
-                description=f"Tokenising {split}",
-            )
-            for split, dataset in data.splits.items()
-        }
-
-    trainer = ExtendedTrainer(
-        model=model,
-        args=training_args,
-        train_dataset=encoded.get("train"),
-        eval_dataset=encoded.get("validation"),
-        processing_class=tokenizer,
-        data_collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8 if training_args.fp16 else None),
-        compute_metrics=compute_metrics,
-        sparse_embeddings={"auto": None, "on": True, "off": False}[run_args.sparse_embeddings],
+    callbacks = [
+        *unfreezing.callbacks(run_args.allow_changed_techniques),
+        *rates.callbacks(run_args.allow_changed_techniques),
+        *stopping.callbacks(),
+    ]
+    trainer, encoded, built = build_trainer(
+        model_args, cnn_args, data_args, training_args, run_args, data, compute_metrics, callbacks
     )
+    notes += built
+    finder = None
+    if finder_args.find_learning_rate and training_args.do_train:
+        finder, note = find_learning_rate(trainer, finder_args, checkpoint)
+        notes.append(note)
+        record.facts["arguments"]["training"]["learning_rate"] = training_args.learning_rate
 
-    # Nothing was written so far: all that can be wrong with the input has been found.
-    PartialState().wait_for_everyone()
-    if training_args.should_save:
+    def begin() -> None:
         if run_args.overwrite and checkpoint is None:
             clear_output_dir(output_dir)
         start_training_log(output_dir)
@@ -128,17 +121,23 @@ def main(argv: list[str]) -> None:
         for note in notes:
             print(f"Note: {note}")
 
+    # Nothing was written so far, nor is it before the techniques have looked at their settings too.
+    PartialState().wait_for_everyone()
     if training_args.do_train:
+        trainer.add_callback(StartOfRun(begin))
         result = trainer.train(resume_from_checkpoint=checkpoint)
         trainer.save_model()
         trainer.save_state()
         trainer.save_metrics("train", {**result.metrics, "train_samples": len(encoded["train"])})
+    elif training_args.should_save:
+        begin()
     predictions, metrics = predict_splits(trainer, data, encoded)
     if trainer.is_world_process_zero():
         base, history = model_args.model_name_or_path, trainer.state.log_history
         title = model_args.name or base or "TextCNN"
+        images = technique_images(output_dir, callbacks, finder, finder_args.lr_finder_method)
         write_results(
-            output_dir, title, predictions, metrics, history, record, notes, base, model_card=training_args.do_train
+            output_dir, title, predictions, metrics, history, record, notes, base, training_args.do_train, images
         )
     if training_args.push_to_hub:
         trainer.push_to_hub()

@@ -14,6 +14,7 @@ from transformers import DataCollatorWithPadding
 
 from hf_ext import (
     DataArguments,
+    EarlyStoppingArguments,
     ExtendedTrainer,
     LaterArguments,
     ModelArguments,
@@ -37,11 +38,18 @@ from hf_ext import (
     write_results,
 )
 
-ARGUMENTS = (ModelArguments, DataArguments, RecipeTrainingArguments, RunArguments, LaterArguments)
+ARGUMENTS = (
+    ModelArguments,
+    DataArguments,
+    RecipeTrainingArguments,
+    RunArguments,
+    EarlyStoppingArguments,
+    LaterArguments,
+)
 
 
 def main(argv: list[str]) -> None:
-    model_args, data_args, training_args, run_args, _ = parse_arguments(
+    model_args, data_args, training_args, run_args, _, _ = parse_arguments(
         ARGUMENTS, argv, __doc__, file_flags=("--args", "--data_config"), complete=complete_evaluation_values
     )
     record = RunRecord(argv, {"model": model_args, "data": data_args, "training": training_args, "run": run_args})

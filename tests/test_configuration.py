@@ -8,12 +8,27 @@ from transformers.trainer_utils import IntervalStrategy, SchedulerType
 from transformers.training_args import OptimizerNames
 
 from hf_ext.arguments import DataArguments, LaterArguments, ModelArguments, RecipeTrainingArguments, RunArguments
+from hf_ext.callbacks.early_stopping import EarlyStoppingArguments
+from hf_ext.callbacks.learning_rates import LearningRateArguments
+from hf_ext.callbacks.unfreezing import UnfreezingArguments
 from hf_ext.configuration import convert, nearest, parse_arguments, read_configuration, split_files
 from hf_ext.defaults import complete_training_values
 from hf_ext.errors import ConfigurationError
+from hf_ext.experiments.lr_finder import LRFinderArguments
 from hf_ext.models.building import TextCNNArguments
 
-ALL = (ModelArguments, TextCNNArguments, DataArguments, RecipeTrainingArguments, RunArguments, LaterArguments)
+ALL = (
+    ModelArguments,
+    TextCNNArguments,
+    DataArguments,
+    RecipeTrainingArguments,
+    UnfreezingArguments,
+    LearningRateArguments,
+    LRFinderArguments,
+    EarlyStoppingArguments,
+    RunArguments,
+    LaterArguments,
+)
 
 
 class Parsed:
@@ -606,11 +621,11 @@ def test_guide_data_and_wandb_blocks(parse, write):
 
 def test_techniques_that_are_not_here_yet_say_so(parse, write):
     assert parse()[LaterArguments].notes() == []
-    for text, subject in ((ADVANCED, "early_stopping_patience"), (AUGMENTATION, "data.augmentation"), (WANDB, "wandb")):
+    for text, subject in ((AUGMENTATION, "data.augmentation"), (WANDB, "wandb")):
         (note,) = parse(write("a.yaml", text))[LaterArguments].notes()
         assert note.startswith("No effect in this run: ") and subject in note
     files = [write("a.yaml", ADVANCED), write("b.yaml", AUGMENTATION), write("c.yaml", WANDB)]
-    assert len(parse(*files)[LaterArguments].notes()) == 3
+    assert len(parse(*files)[LaterArguments].notes()) == 2
     switched_off = write("d.yaml", "data:\n  augmentation:\n    enabled: false\n    probability: 0.1\n")
     assert parse(switched_off)[LaterArguments].notes() == []
 
@@ -630,3 +645,30 @@ def test_precision_notes(parse):
     assert args.precision_notes("fp16") == ["fp16 needs a GPU; on this CPU the run is in float32."]
     args = parse("--bf16", "true")[RecipeTrainingArguments]
     assert args.precision_notes("auto") == ["The run is in bf16 mixed precision."]
+
+
+def test_learning_rate_auto_switches_the_finder_on_and_a_number_off(parse, write):
+    automatic = write("a.yaml", "training:\n  learning_rate: auto\n")
+    assert parse(automatic).find_learning_rate is True
+    assert parse("--learning_rate", "auto").find_learning_rate is True
+    parsed = parse(automatic, "--learning_rate", "3e-4")
+    assert (parsed.find_learning_rate, parsed.learning_rate) == (False, 3e-4)
+    assert parse("--learning_rate", "3e-4").find_learning_rate is False
+    with pytest.raises(ConfigurationError, match="learning_rate is 'automatic'; it must be a number"):
+        parse("--learning_rate", "automatic")
+
+
+def test_own_schedules_are_choices(parse):
+    assert parse("--lr_scheduler_type", "slanted_triangular").lr_scheduler_type.value == "slanted_triangular"
+    with pytest.raises(
+        ConfigurationError, match=r"lr_scheduler_type is 'slanted'; it must be one of linear, .*cyclical"
+    ):
+        parse("--lr_scheduler_type", "slanted")
+
+
+def test_objects_are_json_on_the_command_line(parse):
+    parsed = parse("--unfreezing", "epochs", "--unfreezing_stages", '{"0": ["head"], "1": ["layer.0"]}')
+    assert parsed.unfreezing_stages == {"0": ["head"], "1": ["layer.0"]}
+    assert parse("--learning_rate_scales", '{"head": 10}').learning_rate_scales == {"head": 10}
+    with pytest.raises(ConfigurationError, match="learning_rate_scales is '{head: 10}'; it must be a JSON object"):
+        parse("--learning_rate_scales", "{head: 10}")

@@ -12,12 +12,14 @@ ROOT = Path(__file__).parent.parent
 LAYERS = {
     "version": 0,
     "errors": 0,
+    "schedules": 0,
     "evaluation.predictions": 0,
     "evaluation.metrics": 0,
     "evaluation.modules": 0,
     "evaluation.compute_metrics": 0,
     "evaluation.calibration": 0,
     "evaluation.significance": 0,
+    "lr_schedules": 1,
     "arguments": 1,
     "configuration": 1,
     "defaults": 1,
@@ -41,14 +43,22 @@ LAYERS = {
     "evaluation.model_card": 1,
     "evaluation.report": 1,
     "callbacks.base": 1,
+    "callbacks.learning_rates": 2,
+    "callbacks.unfreezing": 2,
+    "callbacks.early_stopping": 2,
     "callbacks": 2,
     "trainers.base": 3,
     "trainers": 3,
     "checks": 3,
     "results": 3,
+    "experiments.lr_range": 4,
+    "experiments.restoring": 4,
+    "experiments.lr_probe": 4,
+    "experiments.lr_finder": 4,
+    "assembly": 4,
 }
 # Packages that only hold their modules.
-EMPTY = {"data", "evaluation"}
+EMPTY = {"data", "evaluation", "experiments"}
 RECIPES = sorted((ROOT / "recipes").glob("run_*.py"))
 
 
@@ -90,7 +100,7 @@ def test_imports_go_downwards(name):
 
 
 def test_recipes_use_the_public_api_only():
-    assert [path.stem for path in RECIPES] == ["run_classification", "run_evaluation"]
+    assert [path.stem for path in RECIPES] == ["run_classification", "run_evaluation", "run_lr_finder"]
     for path in RECIPES:
         for target in imported(path):
             assert not target.startswith(("hf_ext.", "recipes", "run_")), f"{path.name} imports {target}"

@@ -1,7 +1,9 @@
 """The base of every technique that must also shape the optimizer, the sampler or the logs."""
 
 from torch.utils.data import Sampler
-from transformers import TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainerState, TrainingArguments
+
+from hf_ext.errors import ConfigurationError
 
 QUESTIONS = ("learning_rate_scales", "train_sampler", "metrics")
 
@@ -18,10 +20,17 @@ class ExtensionCallback(TrainerCallback):
     """
 
     asked = False
+    # Whether the technique does its work through the Trainer's events alone, so that only its metrics need the asking.
+    works_on_plain_trainer = False
+    # Whether parameters are frozen for a time: DDP cannot do without a sparse gradient that it expects.
+    freezes_parameters = False
 
     def learning_rate_scales(self, groups: dict[str, list[str]], args: TrainingArguments) -> dict[str, float] | None:
         """
         Multipliers of the learning rate.
+
+        The optimizer's groups are made once, for all parameters that are trainable then: they hold through every
+        schedule and through a resume.
 
         Args:
             groups (`dict[str, list[str]]`): Layer groups in order from the input to the head, each with the names of
@@ -29,7 +38,8 @@ class ExtensionCallback(TrainerCallback):
             args ([`~transformers.TrainingArguments`]): The run's arguments.
 
         Returns:
-            `dict[str, float]`, one multiplier a group, or `None` for no opinion.
+            `dict[str, float]`, one multiplier a group, and one for each parameter (by name) that is to have another
+            than its group; or `None` for no opinion.
         """
         return None
 
@@ -57,9 +67,39 @@ class ExtensionCallback(TrainerCallback):
         return getattr(cls, question) is not getattr(ExtensionCallback, question)
 
     def on_train_begin(self, args, state, control, **kwargs):
+        if self.asked or self.works_on_plain_trainer:
+            return
         answered = [question for question in QUESTIONS if self.answers(question)]
-        if answered and not self.asked:
+        if answered:
             raise RuntimeError(
                 f"{type(self).__name__} answers {', '.join(answered)}, which a plain transformers.Trainer never asks, "
                 "so it would do nothing. Use hf_ext.ExtendedTrainer (or a subclass of it) in place of Trainer."
             )
+
+
+def require_unchanged(state: TrainerState, key: str, settings: dict, allow_change: bool) -> None:
+    """
+    Keep a technique's settings in the checkpoints, and see that a resumed run has those that it began with.
+
+    Args:
+        state ([`~transformers.TrainerState`]): The run's state, as `on_train_begin` gets it.
+        key (`str`): Under which the settings are kept. Not a class name: those are the Trainer's own, which makes the
+            callback anew from them.
+        settings (`dict`): JSON-able.
+        allow_change (`bool`): Whether a resumed run may go on with other settings.
+
+    Raises:
+        ConfigurationError: With the settings of then and of now.
+    """
+    before = state.stateful_callbacks.get(key)
+    if state.global_step > 0 and before != settings and not allow_change:
+        raise ConfigurationError(
+            f"The checkpoint of step {state.global_step} was made with another {key.removeprefix('hf_ext.')}.\n"
+            f"  then: {'none' if before is None else _shown(before)}\n  now:  {_shown(settings)}\n"
+            "Resume with the same settings, start anew, or pass allow_change=True."
+        )
+    state.stateful_callbacks[key] = settings
+
+
+def _shown(settings: dict) -> str:
+    return ", ".join(f"{name}: {value}" for name, value in settings.items())

@@ -1,7 +1,8 @@
-"""The figures of a report, as SVG to paste into a page."""
+"""The figures of a report: SVG to paste into a page, and PNG files."""
 
 import html
 import io
+import os
 import re
 from collections.abc import Callable
 from functools import partial
@@ -100,6 +101,31 @@ def scatter_plot(data: Predictions, name: str) -> dict[str, Any]:
 
     label = f"Predicted against true values of {name}, with the line where they are equal."
     return {"svg": _draw_figure(label, paint, (4.4, 4.0)), "shown": len(shown)}
+
+
+def draw_schedule(path: str | os.PathLike, begins: dict[str, int], total_steps: int) -> None:
+    """
+    Draws what is trained when, as a PNG.
+
+    Args:
+        path (`str` or `os.PathLike`): The file to write.
+        begins (`dict[str, int]`): Title of each stage, in their order -> the step before which it begins.
+        total_steps (`int`): Steps of the whole training.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 1.2 + 0.3 * len(begins)), layout="constrained")
+    axes = figure.subplots()
+    titles = [title if len(title) <= 40 else title[:39] + "…" for title in begins]
+    positions = range(len(begins), 0, -1)
+    axes.barh(positions, total_steps, color="#dfe4ea")
+    axes.barh(
+        positions, [total_steps - begin for begin in begins.values()], left=list(begins.values()), color=COLOURS[0]
+    )
+    axes.set_yticks(list(positions), titles, parse_math=False)
+    axes.set(xlabel="step (blue: trained, grey: frozen)", xlim=(0, total_steps))
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    figure.savefig(path, format="png", dpi=144, metadata={"Software": None})
 
 
 def _draw_figure(label: str, paint: Callable[[Any], None], size: tuple[float, float] = (4.4, 3.1)) -> str:

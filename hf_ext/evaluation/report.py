@@ -1,6 +1,8 @@
 """A self-contained HTML report."""
 
+import base64
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,15 @@ MAX_PAIRS = 20
 MAX_TEXT = 300
 
 
+@dataclass(frozen=True)
+class Image:
+    """A PNG with its title and with what it shows in words."""
+
+    title: str
+    path: Path
+    description: str
+
+
 def write_report(
     path: str | os.PathLike,
     *,
@@ -33,6 +44,7 @@ def write_report(
     history: list[dict],
     run: dict,
     notes: list[str],
+    images: list[Image] | None = None,
 ) -> Path:
     """
     Writes one HTML file that needs neither a network nor JavaScript; equal arguments give equal bytes.
@@ -46,6 +58,7 @@ def write_report(
         history (`list[dict]`): `trainer.state.log_history`; empty after an evaluation without training.
         run (`dict`): JSON-able, nested: arguments, command, versions, hardware, times. Shown as it is.
         notes (`list[str]`): Sentences to show at the top.
+        images (`list[Image]`, *optional*): Pictures of the techniques that were used.
     """
     import jinja2
 
@@ -67,12 +80,17 @@ def write_report(
         main_metrics=main_names,
         other_metrics=other_names,
         curves=learning_curves(history),
+        images=[(image.title, _embedded(image.path), image.description) for image in images or []],
         splits=[_split_view(name, data, metrics.get(name, {})) for name, data in splits.items()],
         run=_run_tables(run),
     )
     with open_atomically(path) as file:
         file.write(content)
     return Path(path)
+
+
+def _embedded(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
 
 
 def _metric_names(metrics: Metrics) -> tuple[list[str], list[str]]:

@@ -1,21 +1,56 @@
 """Freeze and unfreeze parameters by name pattern. Saved beside the TextCNN: imports nothing of the package."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from torch import nn
 
+# What a pattern may call everything but the head, where no parameter has such a name.
+BASE_MODEL = ("base_model", "transformer")
 
-def match_parameters(model: nn.Module, patterns: Iterable[str]) -> dict[str, nn.Parameter]:
+
+def match_names(
+    names: Iterable[str], pattern: str, groups: Mapping[str, list[str]] | None = None, base_model_prefix: str = ""
+) -> list[str]:
     r"""
-    The parameters whose dotted name contains a match of any pattern.
+    The names that a pattern means: those of the groups it matches, else those that contain it.
 
-    A pattern is a regular expression that has to match whole segments of the name: `"embeddings"`, `"layer.0"` (not
-    `layer.01`) and `r"layer\.[0-3]\.attention"` all work.
+    Args:
+        names (`Iterable[str]`): Dotted parameter names.
+        pattern (`str`): A regular expression that has to match a group's whole name, or else whole segments of a
+            parameter's: `"embeddings"`, `"layer.0"` (not `layer.01`), `r"layer\.[0-3]\.attention"`. `"base_model"`
+            and `"transformer"`, where they match nothing else, mean all that lies under `base_model_prefix`.
+        groups (`Mapping[str, list[str]]`, *optional*): Groups of the names.
+        base_model_prefix (`str`, *optional*): What the names of the base model begin with.
+
+    Returns:
+        `list[str]`: The matches in the given order.
+
+    Raises:
+        ValueError: If the pattern is no regular expression.
+    """
+    try:
+        whole, segments = re.compile(pattern), re.compile(rf"(?:^|\.)(?:{pattern})(?:\.|$)")
+    except re.error as error:
+        raise ValueError(f"The pattern {pattern!r} is no regular expression: {error}.") from None
+    names = list(names)
+    hits = {name for group, members in (groups or {}).items() if whole.fullmatch(group) for name in members}
+    hits = hits or {name for name in names if segments.search(name)}
+    if not hits and pattern in BASE_MODEL and base_model_prefix:
+        hits = set(match_names(names, re.escape(base_model_prefix)))
+    return [name for name in names if name in hits]
+
+
+def match_parameters(
+    model: nn.Module, patterns: Iterable[str], groups: Mapping[str, list[str]] | None = None
+) -> dict[str, nn.Parameter]:
+    """
+    The parameters that any of the patterns means (see [`match_names`]).
 
     Args:
         model (`torch.nn.Module`): Any model.
         patterns (`Iterable[str]`): Names or regular expressions.
+        groups (`Mapping[str, list[str]]`, *optional*): Named groups of parameter names that a pattern may mean.
 
     Returns:
         `dict[str, torch.nn.Parameter]`: The matches, in the model's order.
@@ -29,41 +64,46 @@ def match_parameters(model: nn.Module, patterns: Iterable[str]) -> dict[str, nn.
     named = dict(model.named_parameters())
     matched = set()
     for pattern in patterns:
-        expression = re.compile(rf"(?:^|\.)(?:{pattern})(?:\.|$)")
-        hits = {name for name in named if expression.search(name)}
+        hits = match_names(named, pattern, groups, getattr(model, "base_model_prefix", ""))
         if not hits:
             modules = sorted({".".join(name.split(".")[:2]) for name in named})
+            known = f"Its layer groups are: {', '.join(groups)}. " if groups else ""
             raise ValueError(
                 f"The pattern {pattern!r} matches no parameter of {type(model).__name__}. "
-                f"Its parameters lie under: {', '.join(modules)}."
+                f"{known}Its parameters lie under: {', '.join(modules)}."
             )
-        matched |= hits
+        matched.update(hits)
     return {name: parameter for name, parameter in named.items() if name in matched}
 
 
-def freeze_parameters(model: nn.Module, patterns: Iterable[str]) -> list[str]:
+def freeze_parameters(
+    model: nn.Module, patterns: Iterable[str], groups: Mapping[str, list[str]] | None = None
+) -> list[str]:
     """
     Exclude the matching parameters from training.
 
     Args:
         model (`torch.nn.Module`): Any model.
         patterns (`Iterable[str]`): See [`match_parameters`].
+        groups (`Mapping[str, list[str]]`, *optional*): See [`match_parameters`].
 
     Returns:
         `list[str]`: The names of the frozen parameters.
     """
-    matched = match_parameters(model, patterns)
+    matched = match_parameters(model, patterns, groups)
     for parameter in matched.values():
         parameter.requires_grad_(False)
         parameter.grad = None
     return list(matched)
 
 
-def unfreeze_parameters(model: nn.Module, patterns: Iterable[str]) -> list[str]:
+def unfreeze_parameters(
+    model: nn.Module, patterns: Iterable[str], groups: Mapping[str, list[str]] | None = None
+) -> list[str]:
     """
     Train the matching parameters again: the reverse of [`freeze_parameters`], with the same arguments and result.
     """
-    matched = match_parameters(model, patterns)
+    matched = match_parameters(model, patterns, groups)
     for parameter in matched.values():
         parameter.requires_grad_(True)
     return list(matched)

@@ -12,6 +12,7 @@ from transformers.trainer_utils import has_length
 from hf_ext.callbacks.base import ExtensionCallback
 from hf_ext.data.sampling import LengthGroupedSampler
 from hf_ext.layers import layer_groups
+from hf_ext.lr_schedules import OWN_SCHEDULES
 from hf_ext.optimizers import SparseAdamW, clip_mixed_grad_norm_, large_embeddings
 
 logger = logging.getLogger(__name__)
@@ -138,40 +139,56 @@ class ExtendedTrainer(Trainer):
         return optimizer_cls, kwargs
 
     def _scaled_groups(self, model, groups, scales):
-        unknown = sorted(set(scales) ^ set(groups))
-        if unknown:
+        parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
+        missing, unknown = sorted(set(groups) - set(scales)), sorted(set(scales) - set(groups) - _names(groups))
+        if missing or unknown:
             raise ValueError(
-                f"learning_rate_scales must name every layer group of the model once: {', '.join(groups)}. "
-                f"Missing or unknown: {', '.join(unknown)}."
+                f"learning_rate_scales must name every layer group of the model: {', '.join(groups)}; it may name "
+                f"parameters too. Missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}."
             )
-        parameters = dict(model.named_parameters())
         decayed = set(self.get_decay_parameter_names(model))
-        scaled = []
+        scaled: dict[tuple, dict] = {}
         for group, names in groups.items():
-            for decay in (True, False):
-                members = [parameters[n] for n in names if (n in decayed) == decay and parameters[n].requires_grad]
-                if members:
-                    scaled.append(
-                        {
-                            "params": members,
-                            "weight_decay": self.args.weight_decay if decay else 0.0,
-                            "lr": float(self.args.learning_rate * scales[group]),
-                            "layer_group": group,
-                        }
-                    )
-        return scaled
+            for name in sorted(names, key=lambda name: (name in scales, name not in decayed)):
+                if name not in parameters:
+                    continue
+                scale = scales.get(name, scales[group])
+                # A part of a group with a rate of its own is logged under its own name.
+                label = group if scale == scales[group] else f"{group}_x{scale:g}"
+                key = (label, name in decayed)
+                if key not in scaled:
+                    scaled[key] = {
+                        "params": [],
+                        "weight_decay": self.args.weight_decay if name in decayed else 0.0,
+                        "lr": float(self.args.learning_rate * scale),
+                        "layer_group": label,
+                    }
+                scaled[key]["params"].append(parameters[name])
+        return list(scaled.values())
 
     def _wants_sparse_embeddings(self, optimizer_cls) -> bool:
         supported = (
             optimizer_cls is torch.optim.AdamW and self.args.device.type == "cpu" and not self.args.torch_compile
         )
-        if self.sparse_embeddings and not supported:
+        freezing = self.args.world_size > 1 and self._freezes_parameters()
+        if self.sparse_embeddings and (freezing or not supported):
             raise ValueError(
                 "sparse_embeddings=True needs an AdamW optimizer (optim=adamw_torch or adamw_torch_fused) on a CPU "
-                f"without torch_compile; this run has optim={self.args.optim.value}, device={self.args.device}, "
-                f"torch_compile={self.args.torch_compile}. Leave sparse_embeddings out to have it chosen."
+                "without torch_compile, and on several processes no callback that freezes parameters; this run has "
+                f"optim={self.args.optim.value}, device={self.args.device}, torch_compile={self.args.torch_compile}, "
+                f"{self.args.world_size} processes. Leave sparse_embeddings out to have it chosen."
             )
-        return supported and self.sparse_embeddings is not False
+        return supported and not freezing and self.sparse_embeddings is not False
+
+    def create_scheduler(self, num_training_steps, optimizer=None):
+        own = OWN_SCHEDULES.get(self.args.lr_scheduler_type.value)
+        if own is None or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        self.lr_scheduler = own(
+            optimizer or self.optimizer, num_training_steps, **(self.args.lr_scheduler_kwargs or {})
+        )
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
 
     def _clip_grad_norm(self, model):
         if self._sparse_modules:
@@ -235,6 +252,9 @@ class ExtendedTrainer(Trainer):
     def _extension_callbacks(self) -> list[ExtensionCallback]:
         return [callback for callback in self.callback_handler.callbacks if isinstance(callback, ExtensionCallback)]
 
+    def _freezes_parameters(self) -> bool:
+        return any(callback.freezes_parameters for callback in self._extension_callbacks())
+
     def _ask(self, question: str, *arguments):
         """The one answer to `question` among the callbacks, or `None`."""
         answers = {
@@ -249,6 +269,9 @@ class ExtendedTrainer(Trainer):
     def train(self, *args, **kwargs):
         for callback in self._extension_callbacks():
             callback.asked = True
+        if self._freezes_parameters() and self.args.ddp_find_unused_parameters is None:
+            # The library leaves it out under activation checkpointing.
+            self.accelerator.ddp_handler.find_unused_parameters = True
         try:
             return super().train(*args, **kwargs)
         finally:
@@ -277,6 +300,10 @@ class ExtendedTrainer(Trainer):
         # Asked for after the optimizer's step and before the scheduler's: the rates that the step was made with.
         self._group_rates = {f"learning_rate/{group['layer_group']}": float(group["lr"]) for group in groups}
         return max(self._group_rates.values())
+
+
+def _names(groups: dict[str, list[str]]) -> set[str]:
+    return {name for names in groups.values() for name in names}
 
 
 def count_targets(inputs: dict[str, torch.Tensor]) -> int:

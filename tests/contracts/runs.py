@@ -4,6 +4,8 @@ A fork server imports torch and transformers once; every run is forked from it, 
 a fraction of a second instead of ten.
 """
 
+import gc
+import hashlib
 import multiprocessing
 import os
 import signal
@@ -17,12 +19,11 @@ from transformers import (
     BertForSequenceClassification,
     Trainer,
     TrainerCallback,
-    TrainingArguments,
     set_seed,
 )
 from transformers.trainer_utils import get_last_checkpoint
 
-from hf_ext import ExtendedTrainer, TextCNNConfig, TextCNNForSequenceClassification
+from hf_ext import ExtendedTrainer, ExtendedTrainingArguments, TextCNNConfig, TextCNNForSequenceClassification
 
 # At least `hf_ext.optimizers.MIN_ROWS`, so that the embedding rows are updated sparsely.
 VOCABULARY = 3000
@@ -109,8 +110,26 @@ class KillAt(TrainerCallback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+class Witness(TrainerCallback):
+    """Which parameters each step moved, and a digest of all of them after it."""
+
+    def __init__(self):
+        self.before, self.moved, self.digests = {}, [], []
+
+    def on_step_begin(self, args, state, control, model=None, **kwargs):
+        self.before = {name: value.detach().clone() for name, value in model.named_parameters()}
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        parameters = dict(model.named_parameters())
+        self.moved.append([name for name, value in parameters.items() if not torch.equal(value, self.before[name])])
+        digest = hashlib.sha256()
+        for value in parameters.values():
+            digest.update(value.detach().numpy().tobytes())
+        self.digests.append(digest.hexdigest())
+
+
 def make_trainer(case: Case):
-    arguments = TrainingArguments(
+    arguments = ExtendedTrainingArguments(
         output_dir=case.output_dir,
         per_device_train_batch_size=case.batch_size,
         per_device_eval_batch_size=4,
@@ -144,6 +163,8 @@ def make_trainer(case: Case):
 def run(case: Case) -> dict:
     """Train, and report what the contracts compare."""
     trainer = make_trainer(case)
+    witness = Witness()
+    trainer.callback_handler.callbacks.insert(0, witness)
     seen = []
     training_step = trainer.training_step
 
@@ -161,6 +182,8 @@ def run(case: Case) -> dict:
         "eval_loss": trainer.evaluate()["eval_loss"],
         "weights": {name: value.clone() for name, value in trainer.model.state_dict().items()},
         "batches": seen,
+        "moved": witness.moved,
+        "digests": witness.digests,
         "optimizer": type(getattr(trainer.optimizer, "optimizer", trainer.optimizer)).__name__,
         "steps": trainer.state.global_step,
     }
@@ -171,6 +194,8 @@ def run(case: Case) -> dict:
 
 def _enter(case: Case, rank: int, world_size: int, port: int, results: str) -> None:
     torch.set_num_threads(1)
+    # The Trainer collects garbage when it begins: not through all that the parent has imported.
+    gc.freeze()
     if world_size > 1:
         os.environ.update(
             WORLD_SIZE=str(world_size),
@@ -220,6 +245,7 @@ def train(case: Case, world_size: int = 1) -> dict:
         assert "error" not in report, report["error"]
     for other in reports[1:]:
         assert_same_weights(reports[0], other)
+        assert reports[0]["digests"] == other["digests"], "ranks differ on the way"
     return reports[0]
 
 

@@ -1,0 +1,157 @@
+"""From arguments and data to a trainer: what the recipes that train have in common."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import DataCollatorWithPadding, TrainerCallback, set_seed
+
+from hf_ext.arguments import DataArguments, ModelArguments, RecipeTrainingArguments, RunArguments
+from hf_ext.callbacks.unfreezing import GradualUnfreezingCallback
+from hf_ext.checks import found_learning_rate
+from hf_ext.data.loading import TextData
+from hf_ext.data.tokenization import tokenize_dataset
+from hf_ext.evaluation.report import Image
+from hf_ext.experiments.lr_finder import LRFinder, LRFinderArguments
+from hf_ext.models.building import TextCNNArguments, build_textcnn, load_pretrained
+from hf_ext.run_record import write_json
+from hf_ext.trainers.base import ExtendedTrainer
+
+
+def build_trainer(
+    model_args: ModelArguments,
+    cnn_args: TextCNNArguments,
+    data_args: DataArguments,
+    training_args: RecipeTrainingArguments,
+    run_args: RunArguments,
+    data: TextData,
+    compute_metrics=None,
+    callbacks: list[TrainerCallback] | None = None,
+) -> tuple[ExtendedTrainer, dict[str, Any], list[str]]:
+    """
+    A model for the data, the data as token ids, and a trainer of both. Nothing is written.
+
+    Args:
+        model_args ([`ModelArguments`]): Which model.
+        cnn_args ([`TextCNNArguments`]): Its architecture, for `model_type="textcnn"`.
+        data_args ([`DataArguments`]): How texts are cut and tokenised.
+        training_args ([`RecipeTrainingArguments`]): How it is trained.
+        run_args ([`RunArguments`]): `sparse_embeddings`.
+        data ([`TextData`]): Texts and labels.
+        compute_metrics (`Callable`, *optional*): As the Trainer's.
+        callbacks (`list[TrainerCallback]`, *optional*): Techniques.
+
+    Returns:
+        `tuple`: The trainer, the tokenised splits, and sentences that a reader of the results has to know.
+    """
+    set_seed(training_args.seed)
+    notes: list[str] = []
+    if model_args.model_type == "textcnn":
+        model, tokenizer, notes = build_textcnn(
+            model_args, cnn_args, data.task, data.texts("train"), data_args.max_seq_length
+        )
+    else:
+        model, tokenizer = load_pretrained(model_args, data.task, training_args.use_cpu)
+    tokenizer.model_max_length = min(data_args.max_seq_length, tokenizer.model_max_length)
+    with training_args.main_process_first(desc="tokenising"):
+        encoded = {
+            split: tokenize_dataset(
+                dataset,
+                tokenizer,
+                tokenizer.model_max_length,
+                pad_to_max_length=data_args.pad_to_max_length,
+                num_proc=data_args.preprocessing_num_workers,
+                load_from_cache_file=not data_args.overwrite_cache,
+                description=f"Tokenising {split}",
+            )
+            for split, dataset in data.splits.items()
+        }
+    trainer = ExtendedTrainer(
+        model=model,
+        args=training_args,
+        train_dataset=encoded.get("train"),
+        eval_dataset=encoded.get("validation"),
+        processing_class=tokenizer,
+        data_collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8 if training_args.fp16 else None),
+        compute_metrics=compute_metrics,
+        callbacks=callbacks,
+        sparse_embeddings={"auto": None, "on": True, "off": False}[run_args.sparse_embeddings],
+    )
+    return trainer, encoded, notes
+
+
+def find_learning_rate(
+    trainer: ExtendedTrainer, finder_args: LRFinderArguments, checkpoint: str | None = None
+) -> tuple[LRFinder | None, str]:
+    """
+    Set the trainer's learning rate to what the finder suggests, or, for a run that is continued, suggested then.
+
+    Args:
+        trainer ([`ExtendedTrainer`]): Before training.
+        finder_args ([`LRFinderArguments`]): The range test.
+        checkpoint (`str`, *optional*): The checkpoint that the run continues from.
+
+    Returns:
+        `tuple`: The finder, unless the run is continued, and a sentence for the reader of the results.
+
+    Raises:
+        NoUsableSlopeError: If the loss falls at no rate of the range.
+    """
+    if checkpoint is not None:
+        trainer.args.learning_rate = found_learning_rate(checkpoint)
+        return None, f"The learning rate {trainer.args.learning_rate:.3g} was found when the run began."
+    finder = LRFinder.from_trainer(trainer)
+    finder.range_test(
+        start_lr=finder_args.lr_finder_start,
+        end_lr=finder_args.lr_finder_end,
+        num_iter=finder_args.lr_finder_num_iter,
+        mode=finder_args.lr_finder_mode,
+    )
+    trainer.args.learning_rate = finder.suggestion(finder_args.lr_finder_method)
+    return finder, (
+        f"The learning rate {trainer.args.learning_rate:.3g} is what the learning-rate finder suggests "
+        f"({finder_args.lr_finder_method}; {finder.stopped})."
+    )
+
+
+def write_range_test(output_dir: Path, finder: LRFinder, method: str) -> Image:
+    """
+    Write `lr_finder.json` and `lr_finder.png`.
+
+    Args:
+        output_dir (`Path`): Where to.
+        finder ([`LRFinder`]): After its range test.
+        method (`str`): The suggestion to mark.
+
+    Returns:
+        [`Image`]: For the report.
+    """
+    write_json(output_dir / "lr_finder.json", finder.as_dict())
+    path = output_dir / "lr_finder.png"
+    finder.plot(path, method)
+    found = ", ".join(
+        f"{name} {rate:.3g}" if rate else f"{name}: no usable slope" for name, rate in finder.suggestions().items()
+    )
+    return Image("Learning-rate range test", path, f"Suggestions: {found}. The test {finder.stopped}.")
+
+
+def technique_images(
+    output_dir: Path, callbacks: list[TrainerCallback], finder: LRFinder | None, method: str
+) -> list[Image]:
+    """
+    Draw what the techniques of a run did.
+
+    Args:
+        output_dir (`Path`): Where the pictures are written.
+        callbacks (`list[TrainerCallback]`): The run's callbacks, after training.
+        finder ([`LRFinder`], *optional*): The run's range test.
+        method (`str`): The suggestion that was taken.
+
+    Returns:
+        `list[Image]`: For the report.
+    """
+    images = []
+    for callback in callbacks:
+        if isinstance(callback, GradualUnfreezingCallback):
+            path = output_dir / "unfreezing.png"
+            images.append(Image("Gradual unfreezing", path, callback.plot(path)))
+    return images + ([write_range_test(output_dir, finder, method)] if finder is not None else [])

@@ -1,0 +1,1 @@
+"""What trains more than once: the learning-rate range test."""

@@ -1,0 +1,83 @@
+"""Find a learning rate: the range test (Smith 2017) on the training that run_classification.py would do.
+
+    accelerate launch recipes/run_lr_finder.py configs/quickstart.json --output_dir outputs/lr_finder
+    accelerate launch recipes/run_lr_finder.py --model_name_or_path DIR_OR_HUB_NAME --train_file train.json \\
+        --lr_finder_start 1e-6 --lr_finder_end 0.1 --output_dir outputs/lr_finder
+
+Takes the files and flags of run_classification.py. output_dir then holds lr_finder.json (settings, curve,
+suggestions) and lr_finder.png. No model is saved; `run_classification.py --learning_rate auto` does both at once.
+"""
+
+import sys
+
+from hf_ext import (
+    DataArguments,
+    EarlyStoppingArguments,
+    LaterArguments,
+    LearningRateArguments,
+    LRFinder,
+    LRFinderArguments,
+    ModelArguments,
+    RecipeTrainingArguments,
+    RunArguments,
+    TextCNNArguments,
+    UnfreezingArguments,
+    build_trainer,
+    check_output_dir,
+    check_training_arguments,
+    clear_output_dir,
+    complete_range_test_values,
+    load_config,
+    load_text_data,
+    parse_arguments,
+    readable_errors,
+    write_range_test,
+)
+
+ARGUMENTS = (
+    ModelArguments,
+    TextCNNArguments,
+    DataArguments,
+    RecipeTrainingArguments,
+    UnfreezingArguments,
+    LearningRateArguments,
+    LRFinderArguments,
+    EarlyStoppingArguments,
+    RunArguments,
+    LaterArguments,
+)
+
+
+def main(argv: list[str]) -> None:
+    parsed = parse_arguments(ARGUMENTS, argv, __doc__, complete=complete_range_test_values)
+    model_args, cnn_args, data_args, training_args, _, rates, finder_args, _, run_args, _ = parsed
+    check_training_arguments(training_args)
+    output_dir = check_output_dir(training_args.output_dir, run_args.overwrite, model=model_args.model_name_or_path)
+    if model_args.model_name_or_path is not None:
+        load_config(model_args)
+    data = load_text_data(data_args, model_args, ("train",))
+    if run_args.dry_run:
+        print(f"{len(data.splits['train']):,} training rows, {finder_args}\nDry run: nothing was trained or written.")
+        return
+    trainer, _, _ = build_trainer(
+        model_args, cnn_args, data_args, training_args, run_args, data, callbacks=rates.callbacks()
+    )
+    finder = LRFinder.from_trainer(trainer)
+    finder.range_test(
+        start_lr=finder_args.lr_finder_start,
+        end_lr=finder_args.lr_finder_end,
+        num_iter=finder_args.lr_finder_num_iter,
+        mode=finder_args.lr_finder_mode,
+    )
+    if trainer.is_world_process_zero():
+        if run_args.overwrite:
+            clear_output_dir(output_dir)
+        image = write_range_test(output_dir, finder, finder_args.lr_finder_method)
+        for method, rate in finder.suggestions().items():
+            print(f"{method:<12}{f'{rate:.3g}' if rate else 'no usable slope'}")
+        print(f"The test {finder.stopped}. Curve: {image.path}")
+
+
+if __name__ == "__main__":
+    with readable_errors("run_lr_finder.py"):
+        main(sys.argv[1:])
