@@ -18,7 +18,7 @@ from hf_ext.callbacks import (
 from hf_ext.callbacks.early_stopping import EarlyStoppingArguments
 from hf_ext.callbacks.learning_rates import LearningRateArguments
 from hf_ext.callbacks.unfreezing import UnfreezingArguments
-from hf_ext.checks import check_metric_for_best_model, check_same_run, check_training_arguments, resume_point
+from hf_ext.checks import check_same_run, check_training_arguments, check_watched_metrics, resume_point
 from hf_ext.configuration import parse_arguments
 from hf_ext.data.loading import TextData, load_text_data
 from hf_ext.data.sampling import LengthGroupedSampler
@@ -84,10 +84,10 @@ __all__ = [
     "build_textcnn",
     "build_trainer",
     "build_word_tokenizer",
-    "check_metric_for_best_model",
     "check_output_dir",
     "check_same_run",
     "check_training_arguments",
+    "check_watched_metrics",
     "clear_output_dir",
     "complete_evaluation_values",
     "complete_range_test_values",

@@ -121,12 +121,20 @@ def _record_of(checkpoint: str | None) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path is not None and path.is_file() else None
 
 
-def check_metric_for_best_model(training_args: TrainingArguments, compute_metrics, data: TextData) -> None:
+def check_watched_metrics(
+    training_args: TrainingArguments, compute_metrics, data: TextData, early_stopping_metric: str | None = None
+) -> None:
     """
-    See, before anything is trained, that evaluations will yield what the best model is chosen by.
+    See, before anything is trained, that evaluations will yield what the best model and the end are chosen by.
+
+    Args:
+        training_args ([`~transformers.TrainingArguments`]): Names `metric_for_best_model`.
+        compute_metrics (`Callable`): The Trainer's.
+        data ([`TextData`]): Whether there is anything to evaluate on.
+        early_stopping_metric (`str`, *optional*): What early stopping watches.
 
     Raises:
-        ConfigurationError: If no evaluation yields `metric_for_best_model`, or there is nothing to evaluate on.
+        ConfigurationError: If no evaluation yields one of them, or there is nothing to evaluate on.
     """
     if "validation" not in data.splits:
         if training_args.load_best_model_at_end:
@@ -135,15 +143,19 @@ def check_metric_for_best_model(training_args: TrainingArguments, compute_metric
             )
         training_args.eval_strategy = type(training_args.eval_strategy)("no")
         training_args.do_eval = False
-    metric = training_args.metric_for_best_model
-    if metric is None or not training_args.do_train:
+    watched = {
+        "metric_for_best_model": training_args.metric_for_best_model,
+        "early_stopping_metric": early_stopping_metric,
+    }
+    if not training_args.do_train:
         return
     names = possible_metric_names(compute_metrics, data.task.problem_type, len(data.task.label_names))
-    if metric.removeprefix("eval_") not in names:
-        raise ConfigurationError(
-            f"metric_for_best_model is {metric!r}, which no evaluation of this run yields.{nearest(metric, names)} "
-            f"Valid: {', '.join(names)}."
-        )
+    for field, metric in watched.items():
+        if metric is not None and metric.removeprefix("eval_") not in names:
+            raise ConfigurationError(
+                f"{field} is {metric!r}, which no evaluation of this run yields.{nearest(metric, names)} "
+                f"Valid: {', '.join(names)}."
+            )
 
 
 def resume_point(training_args: TrainingArguments) -> str | None:

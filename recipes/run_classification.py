@@ -33,10 +33,10 @@ from hf_ext import (
     UnfreezingArguments,
     build_compute_metrics,
     build_trainer,
-    check_metric_for_best_model,
     check_output_dir,
     check_same_run,
     check_training_arguments,
+    check_watched_metrics,
     clear_output_dir,
     complete_training_values,
     find_learning_rate,
@@ -89,7 +89,7 @@ def main(argv: list[str]) -> None:
     data = load_text_data(data_args, model_args, tuple(name for name, use in wanted if use), trained_task)
     notes = data.notes + later.notes() + training_args.precision_notes(run_args.mixed_precision)
     compute_metrics = build_compute_metrics(data.task.problem_type, data_args.metric_name)
-    check_metric_for_best_model(training_args, compute_metrics, data)
+    check_watched_metrics(training_args, compute_metrics, data, stopping.early_stopping_metric)
     record.add(data=data.fingerprint(), notes=notes)
     if training_args.do_train:
         check_same_run(checkpoint, record.facts["arguments"], record.facts["data"], run_args.allow_changed_techniques)

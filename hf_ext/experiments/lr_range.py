@@ -22,13 +22,13 @@ DECAY = 0.8
 # A fall counts when it is so many standard errors deep: of the flat beginning's noise, and of the noise up to the
 # bottom, which grows as soon as the model learns. Flat noise of 100 steps passes in none of 2,000 trials.
 DEPTH, DEPTH_IN_ALL_NOISE = 6.0, 4.0
-# The valley begins where the loss has left the flat part by so many standard errors and by this share of its fall.
-# Noise alone would move the beginning with the batch size.
-LEAVING, LEAVING_SHARE = 3.0, 0.05
+# The valley begins where the loss has left the flat part by so many standard errors and by this share of its fall,
+# and ends where only this share is left. Without the share both ends would move with the noise, so with the batch size.
+LEAVING, END_SHARE = 3.0, 0.05
 # A rise that undoes this share of the fall ends the valley. What a model does after it has diverged is no valley.
 UNDOING = 0.5
 # A valley whose beginning is hidden by noise is narrow; its middle would be at the edge of divergence.
-BELOW_BOTTOM = 3.0
+BELOW_LOWEST = 3.0
 
 
 class NoUsableSlopeError(UsageError):
@@ -172,10 +172,11 @@ def longest_decreasing(values: Sequence[float]) -> list[int]:
 
 @dataclass(frozen=True)
 class Valley:
-    """Where the smoothed loss leaves its flat beginning (`start`), where it is lowest (`bottom`), and the curve."""
+    """Where the smoothed loss leaves its flat beginning, where it has fallen, where it is lowest; and the curve."""
 
     start: int
-    bottom: int
+    end: int
+    lowest: int
     smoothed: np.ndarray
 
 
@@ -196,7 +197,8 @@ def find_valley(lrs: Sequence[float], losses: Sequence[float], smoothing: float 
         raise NoUsableSlopeError(_no_slope(f"only {points} steps were made before the test ended", lrs))
     smoothed = smooth(losses, smoothing)
     flat = max(MIN_ITERATIONS // 2, points // 5)
-    level = losses[:flat].mean()
+    # The beginning of the beginning too: a loss that rises at once has no flat part.
+    level = min(losses[:flat].mean(), losses[: flat // 2 + 1].mean())
     noise = _noise(losses[: max(20, points // 3)])
     # Standard errors, in units of the noise: of a smoothed value, and of its difference from the flat level.
     error = 1 / math.sqrt(2 * math.sqrt(math.pi) * _width(points, smoothing)) if smoothing > 0 else 1.0
@@ -215,9 +217,12 @@ def find_valley(lrs: Sequence[float], losses: Sequence[float], smoothing: float 
     if fall <= 0 or fall < difference_error * max(DEPTH * noise, DEPTH_IN_ALL_NOISE * all_noise):
         seen = f"the smoothed loss falls by {max(fall, 0):.3g} at most, and the losses scatter by {all_noise:.3g}"
         raise NoUsableSlopeError(_no_slope(seen, lrs))
-    top = level - max(LEAVING * noise * difference_error, LEAVING_SHARE * fall)
-    chain = longest_decreasing(np.minimum(smoothed[:end], top))
-    return Valley(chain[0], chain[-1], smoothed)
+    top = level - max(LEAVING * noise * difference_error, END_SHARE * fall)
+    slope = np.clip(smoothed[:end], smoothed[lowest] + END_SHARE * fall, top)
+    chain = longest_decreasing(slope)
+    # Of the points at the bottom, which are all alike now, the first.
+    bottom = chain[0] + int((slope[chain[0] :] <= slope[chain[-1]]).argmax())
+    return Valley(chain[0], bottom, lowest, smoothed)
 
 
 def suggest(
@@ -230,9 +235,9 @@ def suggest(
     The learning rate that a range test's curve suggests.
 
     - `"valley"`: the middle, on the logarithmic axis, of the longest valley (as fastai; see [`find_valley`]), and at
-      most a third of the rate at its bottom.
+      most a third of the rate where the loss is lowest.
     - `"steepest"`: where the smoothed loss falls fastest by the logarithm of the learning rate.
-    - `"minimum/10"`: a tenth of the rate at the bottom of the valley.
+    - `"minimum/10"`: a tenth of the rate where the smoothed loss is lowest.
 
     Args:
         lrs (`Sequence[float]`): Learning rates, ascending.
@@ -250,13 +255,13 @@ def suggest(
     if method not in METHODS:
         raise UsageError(f"method is {method!r}; it must be one of {', '.join(METHODS)}.")
     valley = find_valley(lrs, losses, smoothing)
-    bottom = float(lrs[valley.bottom])
+    start, end, lowest = (float(lrs[index]) for index in (valley.start, valley.end, valley.lowest))
     if method == "minimum/10":
-        return bottom / 10
+        return lowest / 10
     if method == "valley":
-        return min(math.sqrt(float(lrs[valley.start]) * bottom), bottom / BELOW_BOTTOM)
+        return min(math.sqrt(start * end), lowest / BELOW_LOWEST)
     slopes = np.gradient(valley.smoothed, np.log(lrs))
-    return float(lrs[valley.start + int(slopes[valley.start : valley.bottom + 1].argmin())])
+    return float(lrs[valley.start + int(slopes[valley.start : valley.lowest + 1].argmin())])
 
 
 def draw_range_test(

@@ -412,6 +412,12 @@ def test_a_model_without_a_head_gets_no_rate_for_it(tmp_path):
         trainer_of(tmp_path, Rates(head_learning_rate=0.1), Bare()).train()
 
 
+def test_a_rate_for_the_head_beside_a_rate_of_zero_is_refused_readably(tmp_path):
+    """The head's rate is a multiple of `learning_rate`, and zero has none."""
+    with pytest.raises(ConfigurationError, match="learning_rate"):
+        trainer_of(tmp_path, Rates(head_learning_rate=0.1), learning_rate=0.0).train()
+
+
 def test_a_pattern_for_what_is_not_trained_is_refused(tmp_path):
     """Under LoRA the embeddings are frozen: a rate for them would do nothing."""
     with pytest.raises(ConfigurationError, match="embeddings"):

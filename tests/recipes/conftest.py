@@ -31,6 +31,11 @@ def run_evaluation():
     return load_recipe("run_evaluation").main
 
 
+@pytest.fixture(scope="session")
+def run_lr_finder():
+    return load_recipe("run_lr_finder").main
+
+
 def make_rows(count, seed, kind="string"):
     """Sentences whose sentiment words decide the label."""
     generator = random.Random(seed)
