@@ -35,11 +35,12 @@ from hf_ext import (
     ExtendedTrainer,
     ExtendedTrainingArguments,
     GradualUnfreezingCallback,
-    LRFinder,
+    LRFinderArguments,
     ModelArguments,
     TextCNNConfig,
     TextCNNForSequenceClassification,
     build_compute_metrics,
+    find_learning_rate,
     load_text_data,
     tokenize_dataset,
 )
@@ -146,11 +147,14 @@ class Setup:
         return {"accuracy": accuracy, "seconds": seconds, "examples_per_second_by_trained_parameters": rates}
 
     def pick(self, kind: str, seed: int) -> dict:
-        """What the finder suggests."""
+        """What `--learning_rate auto` takes, and what each method suggests."""
         with tempfile.TemporaryDirectory() as output_dir:
-            finder = LRFinder.from_trainer(self.trainer(output_dir, kind, 1e-3, seed))
-            finder.range_test()
-        return finder.suggestions()
+            started = time.perf_counter()
+            trainer = self.trainer(output_dir, kind, 1e-3, seed)
+            finder, _ = find_learning_rate(trainer, LRFinderArguments())
+            seconds = time.perf_counter() - started
+        steps = finder.settings["num_iter"]
+        return {"suggestions": finder.suggestions(), "steps": steps, "finder_seconds": seconds}
 
 
 class Results:
@@ -177,9 +181,9 @@ class Results:
 
 
 def ablation(args, results: Results) -> None:
-    for name in SETS:
-        setup = Setup(args, name)
-        for seed in range(args.seeds):
+    setups = {name: Setup(args, name) for name in SETS}
+    for seed in range(args.seeds):
+        for name, setup in setups.items():
             for arm in ARMS:
                 key = {"part": "ablation", "set": name, "arm": arm, "seed": seed, "rate": ABLATION_RATE}
                 results.once(key, lambda arm=arm, seed=seed, s=setup: s.run("minilm", ABLATION_RATE, seed, arm))
@@ -203,8 +207,8 @@ def finder(args, results: Results) -> None:
                 key = {"part": "finder", "set": name, "model": kind, "seed": seed}
 
                 def run(k=kind, n=seed, s=setup):
-                    picks = s.pick(k, n)
-                    return {"picks": picks, **(s.run(k, picks["valley"], n) if picks["valley"] else {})}
+                    found = s.pick(k, n)
+                    return {**found, **s.run(k, found["suggestions"]["valley"], n)}
 
                 results.once(key, run)
 
@@ -276,8 +280,9 @@ def _finder_table(grid_rows: list[dict], finder_rows: list[dict]) -> None:
             picks = [row for row in finder_rows if (row["set"], row["model"]) == (name, kind)]
             print(f"\n{name}, {kind}: " + ", ".join(f"{rate:g}: {value:.2f}" for rate, value in means.items()))
             for row in picks:
-                print(f"  seed {row['seed']}: {row['picks']} -> {row.get('accuracy')}")
-            found = [row["accuracy"] for row in picks if "accuracy" in row]
+                suggested = ", ".join(f"{method} {rate:.2g}" for method, rate in row["suggestions"].items())
+                print(f"  seed {row['seed']}: {suggested} ({row['steps']} steps) -> {row['accuracy']:.2f}")
+            found = [row["accuracy"] for row in picks]
             if found:
                 best, mean = max(means.values()), statistics.mean(found)
                 print(f"  finder {mean:.2f}, grid's best {best:.2f}: {mean - best:+.2f}")

@@ -241,8 +241,8 @@ class ExtendedTrainingArguments(transformers.TrainingArguments):
             return
         if self.warmup_steps:
             raise ConfigurationError(
-                f"warmup_steps is {self.warmup_steps}, but lr_scheduler_type={schedule.value} begins with a rise of its "
-                "own; leave warmup_steps out."
+                f"warmup_steps is {self.warmup_steps}, but lr_scheduler_type={schedule.value} begins with a rise of "
+                "its own; leave warmup_steps out."
             )
         # Out of the sight of the library, which knows its own only.
         self.lr_scheduler_type = "constant"

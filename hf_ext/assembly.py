@@ -11,10 +11,13 @@ from hf_ext.checks import found_learning_rate
 from hf_ext.data.loading import TextData
 from hf_ext.data.tokenization import tokenize_dataset
 from hf_ext.evaluation.report import Image
-from hf_ext.experiments.lr_finder import LRFinder, LRFinderArguments
+from hf_ext.experiments.lr_finder import LRFinder, LRFinderArguments, NoUsableSlopeError
 from hf_ext.models.building import TextCNNArguments, build_textcnn, load_pretrained
 from hf_ext.run_record import write_json
 from hf_ext.trainers.base import ExtendedTrainer
+
+# Steps of the range tests that are tried one after the other, in multiples of what is asked for.
+REPEATS = (1, 2, 4)
 
 
 def build_trainer(
@@ -85,6 +88,9 @@ def find_learning_rate(
     """
     Set the trainer's learning rate to what the finder suggests, or, for a run that is continued, suggested then.
 
+    Where the loss never falls by more than its noise, as for models from scratch in few steps, the test is made again
+    with two, then with four times as many steps.
+
     Args:
         trainer ([`ExtendedTrainer`]): Before training.
         finder_args ([`LRFinderArguments`]): The range test.
@@ -94,22 +100,29 @@ def find_learning_rate(
         `tuple`: The finder, unless the run is continued, and a sentence for the reader of the results.
 
     Raises:
-        NoUsableSlopeError: If the loss falls at no rate of the range.
+        NoUsableSlopeError: If the loss falls at no rate of the range even so.
     """
     if checkpoint is not None:
         trainer.args.learning_rate = found_learning_rate(checkpoint)
         return None, f"The learning rate {trainer.args.learning_rate:.3g} was found when the run began."
     finder = LRFinder.from_trainer(trainer)
-    finder.range_test(
-        start_lr=finder_args.lr_finder_start,
-        end_lr=finder_args.lr_finder_end,
-        num_iter=finder_args.lr_finder_num_iter,
-        mode=finder_args.lr_finder_mode,
-    )
-    trainer.args.learning_rate = finder.suggestion(finder_args.lr_finder_method)
+    for repeat in REPEATS:
+        steps = repeat * finder_args.lr_finder_num_iter
+        finder.range_test(
+            start_lr=finder_args.lr_finder_start,
+            end_lr=finder_args.lr_finder_end,
+            num_iter=steps,
+            mode=finder_args.lr_finder_mode,
+        )
+        try:
+            trainer.args.learning_rate = finder.suggestion(finder_args.lr_finder_method)
+            break
+        except NoUsableSlopeError:
+            if repeat == REPEATS[-1]:
+                raise
     return finder, (
         f"The learning rate {trainer.args.learning_rate:.3g} is what the learning-rate finder suggests "
-        f"({finder_args.lr_finder_method}; {finder.stopped})."
+        f"({finder_args.lr_finder_method}; {steps} steps; {finder.stopped})."
     )
 
 

@@ -46,8 +46,7 @@ def match_parameters(model: nn.Module, patterns: Iterable[str]) -> dict[str, nn.
 
     A pattern is the name of a layer group (see [`layer_groups`]: `"embeddings"`, `"layer.0"`, `"head"`, also as a
     regular expression: `r"layer\.[0-3]"`), else a regular expression that matches whole segments of parameters'
-    names (`"classifier"`, `r"attention\.self"`), else `"base_model"` or `"transformer"` for everything under the
-    model's `base_model_prefix`.
+    names (`"classifier"`, `r"attention\.self"`), else `"base_model"` or `"transformer"` for all groups but the head.
 
     Args:
         model (`torch.nn.Module`): Any model.
@@ -109,10 +108,10 @@ def _groups_of_stacks(model: nn.Module, names: list[str], stacks: dict[str, list
 
 def _groups_without_stack(model: nn.Module, names: list[str]) -> dict[str, list[str]]:
     embedded = _embedding_prefixes(model, {})
-    base_model = set(match_names(names, re.escape(getattr(model, "base_model_prefix", "") or "(no base model)")))
+    base_model = re.compile(rf"(?:^|\.){re.escape(getattr(model, 'base_model_prefix', '') or '-')}\.")
     groups: dict[str, list[str]] = {}
     for name in names:
-        group = "embeddings" if name.startswith(embedded) else "layer.0" if name in base_model else "head"
+        group = "embeddings" if name.startswith(embedded) else "layer.0" if base_model.search(name) else "head"
         groups.setdefault(group, []).append(name)
     return groups
 

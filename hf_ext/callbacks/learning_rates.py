@@ -93,13 +93,10 @@ class DiscriminativeLearningRateCallback(ExtensionCallback):
             scales[HEAD] = self.head_learning_rate / args.learning_rate
         names = [name for members in groups.values() for name in members]
         for pattern, scale in self.scales.items():
-            matched = set(match_names(names, pattern, groups))
-            if not matched:
-                modules = sorted({".".join(name.split(".")[:2]) for name in names})
-                raise ConfigurationError(
-                    f"scales: the pattern {pattern!r} matches no parameter. The layer groups are {', '.join(groups)}; "
-                    f"parameters lie under {', '.join(modules)}."
-                )
+            try:
+                matched = set(match_names(names, pattern, groups))
+            except ValueError as error:
+                raise ConfigurationError(f"scales: {error}") from None
             for group, members in groups.items():
                 if matched.issuperset(members):
                     scales[group] = scale

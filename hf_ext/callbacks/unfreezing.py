@@ -92,6 +92,9 @@ class GradualUnfreezingCallback(ExtensionCallback):
         self.depth = 0
         self._max_steps = 0
         self._stages: list[dict[str, nn.Parameter]] = []
+        # What no stage names.
+        self._never: dict[str, nn.Parameter] = {}
+        self._kept_in_eval_mode: list[nn.Module] = []
         self._model: nn.Module | None = None
 
     # ---- Events ----
@@ -121,7 +124,7 @@ class GradualUnfreezingCallback(ExtensionCallback):
     def on_train_end(self, args, state, control, **kwargs):
         for parameter in self._parameters():
             parameter.requires_grad_(True)
-        self._set_eval_mode(frozen=False)
+        self._release_eval_mode()
 
     def metrics(self) -> dict[str, float]:
         trainable = sum(p.numel() for p in self._model.parameters() if p.requires_grad)
@@ -170,7 +173,7 @@ class GradualUnfreezingCallback(ExtensionCallback):
         usable = set(parameters) - set(frozen) if by_design else set(parameters)
         groups = {group: [n for n in names if n in usable] for group, names in layer_groups(model).items()}
         groups = {group: names for group, names in groups.items() if names}
-        planned = self._planned(groups, getattr(model, "base_model_prefix", ""))
+        planned = self._planned(groups)
         lost = sorted({name for _, _, names in planned for name in names} & set(frozen))
         if lost:
             raise ConfigurationError(
@@ -195,7 +198,7 @@ class GradualUnfreezingCallback(ExtensionCallback):
         if never:
             logger.info("unfreezing: no stage names %d parameters, which stay frozen: %s", len(never), _some(never))
 
-    def _planned(self, groups: dict[str, list[str]], base_model_prefix: str) -> list[tuple[str, float, list[str]]]:
+    def _planned(self, groups: dict[str, list[str]]) -> list[tuple[str, float, list[str]]]:
         """Title, moment and parameter names of each stage."""
         if HEAD not in groups:
             raise ConfigurationError(f"unfreezing: the model has no head, only {', '.join(groups)}.")
@@ -207,14 +210,10 @@ class GradualUnfreezingCallback(ExtensionCallback):
         for moment, patterns in self.stages.items():
             matched = set()
             for pattern in patterns:
-                hits = match_names(names, pattern, groups, base_model_prefix)
-                if not hits:
-                    modules = sorted({".".join(name.split(".")[:2]) for name in names})
-                    raise ConfigurationError(
-                        f"unfreezing: stage {moment:g}: the pattern {pattern!r} matches no parameter. The layer groups "
-                        f"are {', '.join(groups)}; parameters lie under {', '.join(modules)}."
-                    )
-                matched.update(hits)
+                try:
+                    matched.update(match_names(names, pattern, groups))
+                except ValueError as error:
+                    raise ConfigurationError(f"unfreezing: stage {moment:g}: {error}") from None
             new = [name for name in names if name in matched - taken]
             if not new:
                 raise ConfigurationError(
@@ -231,7 +230,7 @@ class GradualUnfreezingCallback(ExtensionCallback):
 
     def _apply(self, depth: int) -> None:
         self.depth = depth
-        self._set_eval_mode(frozen=False)
+        self._release_eval_mode()
         for number, stage in enumerate([*self._stages, self._never]):
             trained = number < depth
             for parameter in stage.values():
@@ -239,7 +238,7 @@ class GradualUnfreezingCallback(ExtensionCallback):
                 if not trained:
                     parameter.grad = None
         if self.frozen_eval_mode:
-            self._set_eval_mode(frozen=True)
+            self._keep_frozen_in_eval_mode()
         logger.info(
             "unfreezing: depth %d of %d (%s)", depth, len(self.schedule), ", ".join(list(self.schedule)[:depth])
         )
@@ -247,14 +246,18 @@ class GradualUnfreezingCallback(ExtensionCallback):
     def _parameters(self) -> list[nn.Parameter]:
         return [parameter for stage in [*self._stages, self._never] for parameter in stage.values()]
 
-    def _set_eval_mode(self, frozen: bool) -> None:
-        """Make `train()`, which the Trainer calls in each step, leave the frozen modules in eval mode, or end that."""
+    def _keep_frozen_in_eval_mode(self) -> None:
+        """Make `train()`, which the Trainer calls in each step, leave modules without a trained parameter alone."""
         for module in self._model.modules():
             parameters = list(module.parameters())
-            if not frozen:
-                module.__dict__.pop("train", None)
-            elif parameters and not any(parameter.requires_grad for parameter in parameters):
+            if parameters and not any(parameter.requires_grad for parameter in parameters):
                 module.train = types.MethodType(_stay_in_eval_mode, module)
+                self._kept_in_eval_mode.append(module)
+
+    def _release_eval_mode(self) -> None:
+        for module in self._kept_in_eval_mode:
+            del module.train
+        self._kept_in_eval_mode.clear()
 
 
 @dataclass

@@ -1,18 +1,15 @@
 """LRFinder: the learning-rate range test, on a bare training loop or on a Trainer's own."""
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
-from tqdm.auto import tqdm
 
-from hf_ext.errors import ConfigurationError, UsageError
+from hf_ext.errors import ConfigurationError
+from hf_ext.experiments.lr_loop import Loop, require
 from hf_ext.experiments.lr_probe import run_probe
 from hf_ext.experiments.lr_range import (
     METHODS,
@@ -21,13 +18,11 @@ from hf_ext.experiments.lr_range import (
     SMOOTHING,
     NoUsableSlopeError,
     RangeCurve,
-    base_rates,
     draw_range_test,
     learning_rates,
     smooth,
     suggest,
 )
-from hf_ext.experiments.restoring import keep_modules, keep_optimizer, keep_order, keep_random, keep_scaler
 
 __all__ = ["LRFinder", "LRFinderArguments", "NoUsableSlopeError"]
 
@@ -150,9 +145,9 @@ class LRFinder:
                 or tensor parallelism.
         """
         rates = learning_rates(start_lr, end_lr, num_iter, mode)
-        _require(accumulation_steps >= 1, f"accumulation_steps is {accumulation_steps}; it must be at least 1.")
-        _require(smoothing >= 0, f"smoothing is {smoothing}; it must not be negative.")
-        _require(divergence_factor > 1, f"divergence_factor is {divergence_factor}; it must be above 1.")
+        require(accumulation_steps >= 1, f"accumulation_steps is {accumulation_steps}; it must be at least 1.")
+        require(smoothing >= 0, f"smoothing is {smoothing}; it must not be negative.")
+        require(divergence_factor > 1, f"divergence_factor is {divergence_factor}; it must be above 1.")
         curve = RangeCurve(rates, divergence_factor)
         self.settings = {
             "start_lr": float(start_lr),
@@ -165,10 +160,12 @@ class LRFinder:
         }
         try:
             if self._trainer is None:
-                self._run(train_dataloader, curve, accumulation_steps)
+                mixed = {"autocast_dtype": self.autocast_dtype, "scaler": self.scaler}
+                loop = Loop(self.model, self.optimizer, self.criterion, self.device, **mixed)
+                loop.run(train_dataloader, curve, accumulation_steps)
             else:
                 own = train_dataloader is None and accumulation_steps == 1
-                _require(own, "A Trainer brings its own data and accumulation; call range_test() without them.")
+                require(own, "A Trainer brings its own data and accumulation; call range_test() without them.")
                 self.settings["accumulation_steps"] = self._trainer.args.gradient_accumulation_steps
                 run_probe(self._trainer, curve)
         finally:
@@ -185,7 +182,7 @@ class LRFinder:
         Raises:
             NoUsableSlopeError: The loss never falls by more than its noise.
         """
-        _require(self.stopped is not None, "There is no curve yet; call range_test() first.")
+        require(self.stopped is not None, "There is no curve yet; call range_test() first.")
         return suggest(self.history["lr"], self.history["loss"], method, self.settings["smoothing"])
 
     def suggestions(self) -> dict[str, float | None]:
@@ -219,116 +216,12 @@ class LRFinder:
         Returns:
             `matplotlib.figure.Figure`, which a notebook shows.
         """
-        _require(self.stopped is not None, "There is no curve yet; call range_test() first.")
+        require(self.stopped is not None, "There is no curve yet; call range_test() first.")
         try:
             rate = self.suggestion(method)
         except NoUsableSlopeError:
             rate = None
         return draw_range_test(self.history, rate, method, self.stopped, path)
-
-    # ---- The test without a Trainer ----
-
-    def _run(self, loader: Any, curve: RangeCurve, accumulation_steps: int) -> None:
-        _require(loader is not None, "range_test() needs a train_dataloader.")
-        _require(
-            not isinstance(loader, Iterator),
-            f"train_dataloader is a {type(loader).__name__}, which can be read only once; pass a DataLoader or a list.",
-        )
-        shares = _rate_shares(self.optimizer)
-        parts = [part for part in (self.model, self.criterion) if isinstance(part, nn.Module)]
-        parameters = [p for part in parts for p in part.parameters()]
-        parameters += [p for group in self.optimizer.param_groups for p in group["params"]]
-        silent = torch.distributed.is_initialized() and torch.distributed.get_rank() != 0
-        with ExitStack() as stack:
-            stack.callback(keep_random())
-            stack.callback(keep_order(loader))
-            stack.callback(keep_modules(parts, parameters))
-            stack.callback(keep_optimizer(self.optimizer, parameters))
-            if self.scaler is not None:
-                stack.callback(keep_scaler(self.scaler))
-            batches = _endless(loader)
-            stack.callback(batches.close)
-            bar = stack.enter_context(tqdm(total=len(curve.rates), desc="learning rate range test", disable=silent))
-            for part in parts:
-                part.train()
-            for rate in curve.rates:
-                for group, share in shares:
-                    lr = group["lr"]
-                    group["lr"] = torch.full_like(lr, rate * share) if isinstance(lr, torch.Tensor) else rate * share
-                for parameter in parameters:
-                    parameter.grad = None
-                loss = self._accumulate(batches, accumulation_steps)
-                if curve.add(loss):
-                    return
-                if self.scaler is None:
-                    self.optimizer.step()
-                else:
-                    self.scaler.step(self.optimizer)
-                    self.scaler.update()
-                bar.update()
-
-    def _accumulate(self, batches: Iterator, steps: int) -> float:
-        """Mean loss over the next batches, with its gradient unless the loss is not finite."""
-        device = self.device or next(self.model.parameters()).device
-        total = 0.0
-        for _ in range(steps):
-            batch = _to_device(next(batches), device)
-            with torch.autocast(device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None):
-                loss = self._loss(batch)
-            value = loss.detach().float()
-            if isinstance(self.model, DistributedDataParallel):
-                # All processes have to stop at the same step.
-                torch.distributed.all_reduce(value)
-                value /= torch.distributed.get_world_size()
-            total += value.item() / steps
-            if not math.isfinite(total):
-                break
-            loss = loss / steps
-            (loss if self.scaler is None else self.scaler.scale(loss)).backward()
-        return total
-
-    def _loss(self, batch: Any) -> torch.Tensor:
-        if isinstance(batch, Mapping):
-            loss = self._loss_of_dict(dict(batch))
-        elif isinstance(batch, (tuple, list)) and len(batch) == 2:
-            _require(self.criterion is not None, "Batches of (inputs, targets) need a criterion; none was given.")
-            inputs, targets = batch
-            loss = self.criterion(_call(self.model, inputs), targets)
-        else:
-            size = f" of {len(batch)}" if isinstance(batch, (tuple, list)) else ""
-            raise UsageError(
-                f"A batch is a {type(batch).__name__}{size}; it must be a tuple or list (inputs, targets), or a dict "
-                "of the model's arguments with labels."
-            )
-        scalar = isinstance(loss, torch.Tensor) and loss.numel() == 1
-        _require(scalar, "The loss is not a single number; use a criterion that averages (reduction='mean').")
-        return loss.reshape(())
-
-    def _loss_of_dict(self, batch: dict[str, Any]) -> torch.Tensor:
-        if self.criterion is None:
-            outputs = self.model(**batch)
-            loss = outputs[0] if isinstance(outputs, tuple) else getattr(outputs, "loss", None)
-            if isinstance(outputs, Mapping):
-                loss = outputs.get("loss")
-            _require(
-                isinstance(loss, torch.Tensor) and loss.numel() == 1,
-                f"No criterion was given, and the model returns no loss for a batch with {', '.join(batch)}. Pass a "
-                "criterion, or give the model its labels.",
-            )
-            return loss
-        key = next((key for key in ("labels", "label") if key in batch), None)
-        _require(key is not None, f"A batch has {', '.join(batch)}; the criterion needs labels (or label) beside them.")
-        targets = batch.pop(key)
-        outputs = self.model(**batch)
-        logits = getattr(outputs, "logits", None)
-        if isinstance(outputs, Mapping):
-            logits = outputs.get("logits")
-        elif isinstance(outputs, (tuple, list)) and logits is None:
-            logits = outputs[0]
-        elif isinstance(outputs, torch.Tensor):
-            logits = outputs
-        _require(logits is not None, f"The model returns a {type(outputs).__name__} without logits.")
-        return self.criterion(logits, targets)
 
 
 @dataclass
@@ -365,39 +258,3 @@ class LRFinderArguments:
         for name, valid in (("lr_finder_mode", MODES), ("lr_finder_method", METHODS)):
             if getattr(self, name) not in valid:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}; it must be one of {', '.join(valid)}.")
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise UsageError(message)
-
-
-def _rate_shares(optimizer: torch.optim.Optimizer) -> list[tuple[dict, float]]:
-    """Every group with its share of the largest learning rate."""
-    rates = base_rates(optimizer.param_groups)
-    return [(group, rate / max(rates)) for group, rate in zip(optimizer.param_groups, rates, strict=True)]
-
-
-def _endless(loader: Any) -> Iterator:
-    while True:
-        empty = True
-        for batch in loader:
-            empty = False
-            yield batch
-        _require(not empty, "train_dataloader has no batches.")
-
-
-def _to_device(value: Any, device: torch.device) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _to_device(item, device) for key, item in value.items()}
-    if hasattr(value, "to"):
-        return value.to(device)
-    if isinstance(value, (tuple, list)):
-        return [_to_device(item, device) for item in value]
-    return value
-
-
-def _call(model: nn.Module, inputs: Any) -> Any:
-    if isinstance(inputs, Mapping):
-        return model(**inputs)
-    return model(*inputs) if isinstance(inputs, (tuple, list)) else model(inputs)

@@ -213,9 +213,12 @@ def find_valley(lrs: Sequence[float], losses: Sequence[float], smoothing: float 
     end = int(undone.argmax()) if undone.any() else points
     lowest = int(smoothed[:end].argmin())
     fall = level - smoothed[lowest]
-    all_noise = max(noise, _noise(losses[: max(lowest + 1, 20, points // 3)]))
-    if fall <= 0 or fall < difference_error * max(DEPTH * noise, DEPTH_IN_ALL_NOISE * all_noise):
-        seen = f"the smoothed loss falls by {max(fall, 0):.3g} at most, and the losses scatter by {all_noise:.3g}"
+    # The noise up to every point: somewhere on its way down the loss has to be clear of it.
+    so_far = np.sqrt(np.cumsum(np.diff(losses, 2) ** 2) / np.arange(1, points - 1) / 6)
+    so_far = np.maximum(np.concatenate([so_far[:1], so_far, so_far[-1:]]), noise)[: lowest + 1]
+    clear = level - smoothed[: lowest + 1] > difference_error * np.maximum(DEPTH * noise, DEPTH_IN_ALL_NOISE * so_far)
+    if fall <= 0 or not clear.any():
+        seen = f"the smoothed loss falls by {max(fall, 0):.3g} at most, and the losses scatter by {so_far[-1]:.3g}"
         raise NoUsableSlopeError(_no_slope(seen, lrs))
     top = level - max(LEAVING * noise * difference_error, END_SHARE * fall)
     slope = np.clip(smoothed[:end], smoothed[lowest] + END_SHARE * fall, top)
@@ -284,7 +287,7 @@ def draw_range_test(
     from matplotlib.figure import Figure
 
     lrs, raw, smoothed = (np.asarray(history[key], dtype=np.float64) for key in ("lr", "loss", "smoothed_loss"))
-    settings = {"svg.hashsalt": "learning rate range test", "svg.fonttype": "none", "text.parse_math": False}
+    settings = {"svg.hashsalt": "learning rate range test", "svg.fonttype": "none"}
     with matplotlib.rc_context(settings):
         figure = Figure(figsize=(6.4, 4.0), layout="constrained")
         axes = figure.subplots()
@@ -297,11 +300,10 @@ def draw_range_test(
             axes.plot(rate, loss, color="#c8641b", linestyle="none", marker="o", label=label)
         title = "Learning rate range test" + (": no usable slope" if rate is None else "")
         axes.set(xscale="log", xlabel="learning rate", ylabel="loss", title=f"{title}\n({stopped})")
-        if rate is not None:
+        before = raw[: max(len(raw) // 3, int(smoothed.argmin())) + 1]
+        if np.ptp(before) > 0:
             # The losses after divergence would press the rest into a line.
-            falling = raw[: int(smoothed.argmin()) + 1]
-            low, span = falling.min(), np.ptp(falling)
-            axes.set_ylim(low - 0.1 * span, low + 1.5 * span)
+            axes.set_ylim(before.min() - 0.1 * np.ptp(before), before.min() + 1.5 * np.ptp(before))
         axes.grid(alpha=0.2)
         axes.legend(frameon=False)
         if path is not None:

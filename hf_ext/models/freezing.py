@@ -5,39 +5,42 @@ from collections.abc import Iterable, Mapping
 
 from torch import nn
 
-# What a pattern may call everything but the head, where no parameter has such a name.
+# What a pattern may call everything but the head, where nothing has such a name.
 BASE_MODEL = ("base_model", "transformer")
 
 
-def match_names(
-    names: Iterable[str], pattern: str, groups: Mapping[str, list[str]] | None = None, base_model_prefix: str = ""
-) -> list[str]:
+def match_names(names: Iterable[str], pattern: str, groups: Mapping[str, list[str]]) -> list[str]:
     r"""
-    The names that a pattern means: those of the groups it matches, else those that contain it.
+    The parameter names that a pattern means.
 
     Args:
         names (`Iterable[str]`): Dotted parameter names.
         pattern (`str`): A regular expression that has to match a group's whole name, or else whole segments of a
             parameter's: `"embeddings"`, `"layer.0"` (not `layer.01`), `r"layer\.[0-3]\.attention"`. `"base_model"`
-            and `"transformer"`, where they match nothing else, mean all that lies under `base_model_prefix`.
-        groups (`Mapping[str, list[str]]`, *optional*): Groups of the names.
-        base_model_prefix (`str`, *optional*): What the names of the base model begin with.
+            and `"transformer"`, where they match nothing else, mean all groups but `"head"`.
+        groups (`Mapping[str, list[str]]`): Groups of the names; may be empty.
 
     Returns:
         `list[str]`: The matches in the given order.
 
     Raises:
-        ValueError: If the pattern is no regular expression.
+        ValueError: If the pattern is no regular expression or matches nothing; the message lists what there is.
     """
     try:
         whole, segments = re.compile(pattern), re.compile(rf"(?:^|\.)(?:{pattern})(?:\.|$)")
     except re.error as error:
         raise ValueError(f"The pattern {pattern!r} is no regular expression: {error}.") from None
     names = list(names)
-    hits = {name for group, members in (groups or {}).items() if whole.fullmatch(group) for name in members}
+    hits = {name for group, members in groups.items() if whole.fullmatch(group) for name in members}
     hits = hits or {name for name in names if segments.search(name)}
-    if not hits and pattern in BASE_MODEL and base_model_prefix:
-        hits = set(match_names(names, re.escape(base_model_prefix)))
+    if not hits and pattern in BASE_MODEL:
+        hits = {name for group, members in groups.items() if group != "head" for name in members}
+    if not hits:
+        modules = sorted({".".join(name.split(".")[:2]) for name in names})
+        known = f" Layer groups: {', '.join(groups)}." if groups else ""
+        raise ValueError(
+            f"The pattern {pattern!r} matches no parameter.{known} Parameters lie under: {', '.join(modules)}."
+        )
     return [name for name in names if name in hits]
 
 
@@ -50,7 +53,7 @@ def match_parameters(
     Args:
         model (`torch.nn.Module`): Any model.
         patterns (`Iterable[str]`): Names or regular expressions.
-        groups (`Mapping[str, list[str]]`, *optional*): Named groups of parameter names that a pattern may mean.
+        groups (`Mapping[str, list[str]]`, *optional*): Groups of the names; by default the base model and the head.
 
     Returns:
         `dict[str, torch.nn.Parameter]`: The matches, in the model's order.
@@ -64,15 +67,7 @@ def match_parameters(
     named = dict(model.named_parameters())
     matched = set()
     for pattern in patterns:
-        hits = match_names(named, pattern, groups, getattr(model, "base_model_prefix", ""))
-        if not hits:
-            modules = sorted({".".join(name.split(".")[:2]) for name in named})
-            known = f"Its layer groups are: {', '.join(groups)}. " if groups else ""
-            raise ValueError(
-                f"The pattern {pattern!r} matches no parameter of {type(model).__name__}. "
-                f"{known}Its parameters lie under: {', '.join(modules)}."
-            )
-        matched.update(hits)
+        matched.update(match_names(named, pattern, _groups_of(model) if groups is None else groups))
     return {name: parameter for name, parameter in named.items() if name in matched}
 
 
@@ -107,3 +102,12 @@ def unfreeze_parameters(
     for parameter in matched.values():
         parameter.requires_grad_(True)
     return list(matched)
+
+
+def _groups_of(model: nn.Module) -> dict[str, list[str]]:
+    """The two groups that every model with a `base_model_prefix` has."""
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    groups: dict[str, list[str]] = {"base_model": [], "head": []}
+    for name, _ in model.named_parameters():
+        groups["base_model" if name.startswith(prefix) else "head"].append(name)
+    return groups

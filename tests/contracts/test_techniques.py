@@ -156,7 +156,8 @@ def test_accumulation_changes_nothing(tmp_path, name, model):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_two_processes_are_one(tmp_path, name):
-    case = case_of(name, tmp_path).but(dropout=0.0)
+    # Unfreezing on several processes updates embeddings densely.
+    case = case_of(name, tmp_path).but(dropout=0.0, sparse=False)
     one, two = train(case), train(case.but(batch_size=8), world_size=2)
     assert one["steps"] == two["steps"]
     assert one["moved"] == two["moved"]

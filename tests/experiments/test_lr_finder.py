@@ -271,8 +271,8 @@ def make_data(rows=96):
     return TensorDataset(inputs, (inputs[:, 0] > 0).long() + (inputs[:, 1] > 0).long())
 
 
-def make_loader(rows=96, **kwargs):
-    return DataLoader(make_data(rows), 8, shuffle=True, generator=torch.Generator().manual_seed(3), **kwargs)
+def make_loader(rows=96, batch_size=8):
+    return DataLoader(make_data(rows), batch_size, shuffle=True, generator=torch.Generator().manual_seed(3))
 
 
 OPTIMIZERS = {
@@ -381,15 +381,18 @@ SETTINGS = {
 @pytest.mark.parametrize("before", [0, 7], ids=["fresh", "trained"])
 @pytest.mark.parametrize("name", SETTINGS)
 def test_twenty_steps_after_the_test_are_those_without_it(name, before):
-    plain, tested = Loop(**SETTINGS[name]), Loop(**SETTINGS[name])
-    assert plain.train(before) == tested.train(before)
-    finder = tested.finder()
-    finder.range_test(tested.loader, end_lr=10, num_iter=40)
-    # It did train: a test that changes nothing is easily undone.
-    assert np.ptp(finder.history["loss"]) > 0.1
-    assert_identical(plain.state(), tested.state())
-    assert plain.train(20) == tested.train(20)
-    assert_identical(plain.state(), tested.state())
+    reports = []
+    for find in (False, True):
+        loop = Loop(**SETTINGS[name])
+        losses, start = loop.train(before), loop.state()
+        if find:
+            finder = loop.finder()
+            finder.range_test(loop.loader, end_lr=10, num_iter=40)
+            # It did train: a test that changes nothing is easily undone.
+            assert np.ptp(finder.history["loss"]) > 0.1
+            assert_identical(start, loop.state())
+        reports.append((losses + loop.train(20), loop.state()))
+    assert_identical(*reports)
 
 
 def test_no_object_is_replaced():
@@ -476,11 +479,8 @@ def test_a_short_loader_starts_again_in_a_new_order():
     LRFinder(loop.model, loop.optimizer, criterion).range_test(loop.loader, end_lr=1e-3, num_iter=12)
     assert len(seen) == 12
     assert len(set(seen)) > 2
-    plain = [tuple(targets.tolist()) for _ in range(6) for _, targets in make_loader(16)]
-    generator = torch.Generator().manual_seed(3)
-    loader = DataLoader(make_data(16), 8, shuffle=True, generator=generator)
-    plain = [tuple(targets.tolist()) for _ in range(6) for _, targets in loader]
-    assert seen == plain
+    loader = make_loader(16)
+    assert seen == [tuple(targets.tolist()) for _ in range(6) for _, targets in loader]
 
 
 class CountingSampler(RandomSampler):
@@ -690,7 +690,7 @@ def test_arguments_that_cannot_be_used(arguments, message):
 
 
 def test_the_call_of_the_guide(tmp_path):
-    loop = Loop()
+    loop = Loop(rows=960, batch_size=48)
     model, optimizer, criterion, train_dataloader = loop.model, loop.optimizer, loop.criterion, loop.loader
     lr_finder = LRFinder(model, optimizer, criterion)
     lr_finder.range_test(train_dataloader, end_lr=1, num_iter=100)
@@ -773,7 +773,12 @@ class Telltale(TrainerCallback):
 
 
 BASE = runs.Case(
-    output_dir="", rows=60, batch_size=4, dropout=0.1, sampling="random", arguments={"max_steps": 20, "weight_decay": 0.1}
+    output_dir="",
+    rows=60,
+    batch_size=4,
+    dropout=0.1,
+    sampling="random",
+    arguments={"max_steps": 20, "weight_decay": 0.1},
 )
 CASES = {
     "plain": {"trainer": "plain"},
@@ -1035,19 +1040,51 @@ def test_a_trainer_that_would_evaluate_save_and_report(tmp_path):
         "eval_steps": 2,
         "eval_on_start": True,
         "load_best_model_at_end": True,
-        "save_strategy": "steps",
         "metric_for_best_model": "loss",
         "report_to": "tensorboard",
         "accelerator_config": {"gradient_accumulation_kwargs": {"sync_each_batch": True}},
     }
-    case = BASE.but(output_dir=str(tmp_path), accumulation=2, arguments=arguments)
-    trainer = runs.make_trainer(case.but(save_steps=2))
+    trainer = runs.make_trainer(BASE.but(output_dir=str(tmp_path), accumulation=2, arguments=arguments, save_steps=2))
     before = trainer_state(trainer)
     finder = LRFinder.from_trainer(trainer)
     finder.range_test(num_iter=12)
     assert len(finder.history["loss"]) == 12
     assert_identical(before, trainer_state(trainer))
     assert before["files"] == []
+
+
+def test_nothing_is_compiled_for_the_test(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "compile", None)
+    arguments = {"max_steps": 20, "torch_compile": True, "torch_compile_backend": "eager"}
+    trainer = runs.make_trainer(BASE.but(output_dir=str(tmp_path), arguments=arguments))
+    before = trainer_state(trainer)
+    LRFinder.from_trainer(trainer).range_test(num_iter=10)
+    assert_identical(before, trainer_state(trainer))
+    assert AcceleratorState().dynamo_plugin.backend.value == "EAGER"
+
+
+def test_a_model_init_is_called_by_the_training_only(tmp_path):
+    case = BASE.but(output_dir=str(tmp_path))
+    reports, calls = [], []
+
+    def model_init():
+        calls.append(1)
+        return runs.make_model(case)
+
+    for find in (False, True):
+        made = runs.make_trainer(case)
+        calls.clear()
+        trainer = runs.ExtendedTrainer(
+            model_init=model_init,
+            args=made.args,
+            train_dataset=made.train_dataset,
+            data_collator=made.data_collator,
+        )
+        if find:
+            LRFinder.from_trainer(trainer).range_test(num_iter=10)
+            assert len(calls) == 1
+        reports.append(train_and_report(trainer))
+    assert_identical(*reports)
 
 
 def test_what_a_trainer_brings_is_not_given_twice(tmp_path):
@@ -1096,8 +1133,22 @@ def _in_process(rank, world_size, port, output_dir):
     finder = LRFinder.from_trainer(trainer)
     finder.range_test(start_lr=1e-5, end_lr=10)
     assert_identical(before, trainer_state(trainer))
-    report = train_and_report(trainer, 5)
-    torch.save((finder.as_dict(), *report, type(trainer.model_wrapped).__name__), Path(output_dir, f"{rank}.pt"))
+    _, weights, _ = train_and_report(trainer, 5)
+
+    torch.manual_seed(0)
+    model = nn.parallel.DistributedDataParallel(nn.Linear(6, 3))
+    rows = list(DataLoader(make_data(), 8))[rank::world_size]
+    bare = LRFinder(model, torch.optim.SGD(model.parameters(), 0.1), nn.CrossEntropyLoss())
+    start = copy.deepcopy(model.state_dict())
+    bare.range_test(rows, start_lr=1e-3, end_lr=1e4, num_iter=30)
+    assert_identical(start, model.state_dict())
+    report = {
+        "trainer": finder.as_dict(),
+        "weights": weights,
+        "loop": bare.as_dict(),
+        "wrapper": type(trainer.model_wrapped).__name__,
+    }
+    torch.save(report, Path(output_dir, f"{rank}.pt"))
 
 
 def test_two_processes_agree(tmp_path):
@@ -1121,15 +1172,19 @@ def test_two_processes_agree(tmp_path):
             process.kill()
     assert [process.exitcode for process in processes] == [0, 0]
     one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2))
-    assert one[-1] == "DistributedDataParallel"
-    assert_identical(one[0], other[0])
-    assert_identical(one[2], other[2])
+    assert_identical(one, other)
+    assert one["wrapper"] == "DistributedDataParallel"
     # One process with batches twice as large sees the same rows.
     case = BASE.but(output_dir=str(tmp_path), batch_size=8, accumulation=2, dropout=0.0, sampling="sequential")
     finder = LRFinder.from_trainer(runs.make_trainer(case))
     finder.range_test(start_lr=1e-5, end_lr=10)
-    assert finder.history["loss"][:30] == pytest.approx(one[0]["history"]["loss"][:30], rel=1e-3)
-    assert finder.stopped.split(" at ")[0] == one[0]["stopped"].split(" at ")[0]
+    assert finder.history["loss"][:30] == pytest.approx(one["trainer"]["history"]["loss"][:30], rel=1e-3)
+    assert finder.stopped.split(" at ")[0] == one["trainer"]["stopped"].split(" at ")[0]
+    torch.manual_seed(0)
+    model = nn.Linear(6, 3)
+    bare = LRFinder(model, torch.optim.SGD(model.parameters(), 0.1), nn.CrossEntropyLoss())
+    bare.range_test(DataLoader(make_data(), 16), start_lr=1e-3, end_lr=1e4, num_iter=30)
+    assert bare.history["loss"][:15] == pytest.approx(one["loop"]["history"]["loss"][:15], rel=1e-3)
 
 
 # ---- The command line ----
