@@ -105,6 +105,7 @@ def find_learning_rate(
     if checkpoint is not None:
         trainer.args.learning_rate = found_learning_rate(checkpoint)
         return None, f"The learning rate {trainer.args.learning_rate:.3g} was found when the run began."
+    scales = trainer.learning_rate_scales()
     finder = LRFinder.from_trainer(trainer)
     for repeat in REPEATS:
         steps = repeat * finder_args.lr_finder_num_iter
@@ -115,7 +116,9 @@ def find_learning_rate(
             mode=finder_args.lr_finder_mode,
         )
         try:
-            trainer.args.learning_rate = finder.suggestion(finder_args.lr_finder_method)
+            # What is suggested is for the group with the largest rate.
+            largest = max((scales or {}).values(), default=1.0)
+            trainer.args.learning_rate = finder.suggestion(finder_args.lr_finder_method) / largest
             break
         except NoUsableSlopeError:
             if repeat == REPEATS[-1]:

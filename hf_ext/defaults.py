@@ -41,6 +41,11 @@ def complete_training_values(values: dict[str, Any]) -> dict[str, Any]:
     values = dict(values)
     _refuse_settings_of_other_models(values)
     _refuse_lost_predictions(values)
+    if values.get("find_learning_rate") and values.get("head_learning_rate") is not None:
+        raise ConfigurationError(
+            "learning_rate=auto with head_learning_rate: the range test keeps the ratio of the two, which is not known "
+            'then. Give the head a multiple: --learning_rate_scales \'{"head": 10}\'.'
+        )
     if values.get("model_type") and values.get("do_train") is False:
         raise ConfigurationError(
             f"model_type={values['model_type']} with do_train=false: nothing is trained yet. Pass --model_name_or_path."

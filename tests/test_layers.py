@@ -53,6 +53,7 @@ LAYERS = {
     "results": 3,
     "experiments.lr_range": 4,
     "experiments.restoring": 4,
+    "experiments.lr_loop": 4,
     "experiments.lr_probe": 4,
     "experiments.lr_finder": 4,
     "assembly": 4,

@@ -201,8 +201,7 @@ def arguments(folder, schedule, cls=ExtendedTrainingArguments, **settings):
 def test_every_schedule_is_accepted_by_name_and_as_a_member(tmp_path, cls, name):
     for value in (name, ExtendedSchedulerType(name), *([SchedulerType(name)] if name in LIBRARY else [])):
         args = arguments(tmp_path, value, cls)
-        assert args.lr_scheduler_type is ExtendedSchedulerType(name)
-        assert args.lr_scheduler_type == name
+        assert args.lr_scheduler_type == args.lr_scheduler_type.value == ExtendedSchedulerType(name) == name
 
 
 def test_the_default_is_the_librarys(tmp_path):
@@ -250,7 +249,7 @@ def test_the_command_line_takes_every_schedule(tmp_path, name):
     words += ["--eval_strategy", "steps"] if name in EVALUATED else []
     words += ["--lr_scheduler_kwargs", json.dumps(kwargs)] if kwargs else []
     (args,) = HfArgumentParser(ExtendedTrainingArguments).parse_args_into_dataclasses(words)
-    assert args.lr_scheduler_type is ExtendedSchedulerType(name)
+    assert args.lr_scheduler_type.value == name
     assert (args.lr_scheduler_kwargs or None) == kwargs
 
 

@@ -50,7 +50,7 @@ def run_probe(trainer: Any, curve: RangeCurve) -> None:
         trainer ([`~transformers.Trainer`]): The Trainer.
         curve ([`RangeCurve`]): Gets the mean loss over processes of every optimizer step.
     """
-    _refuse_sharded(trainer)
+    _check_trainer(trainer)
     with ExitStack() as stack:
         stack.callback(keep_random())
         for shared_state in (AcceleratorState._shared_state, GradientState._shared_state):
@@ -123,13 +123,12 @@ def _scheduler_factory(probe: Any, rates: list[float]) -> Callable:
     return create_scheduler
 
 
-def _refuse_sharded(trainer: Any) -> None:
+def _check_trainer(trainer: Any) -> None:
     reasons = {
         "FSDP": trainer.is_fsdp_enabled or trainer.is_fsdp_xla_enabled,
         "DeepSpeed": trainer.is_deepspeed_enabled,
         "tensor parallelism": (getattr(trainer.model, "tp_size", None) or 1) > 1
         or trainer.is_distributed_loading_by_transformers,
-        "a layer-wise optimizer": "layerwise" in str(getattr(trainer.args.optim, "value", trainer.args.optim)),
     }
     for reason, used in reasons.items():
         if used:
@@ -137,6 +136,12 @@ def _refuse_sharded(trainer: Any) -> None:
                 f"The range test trains a copy of the model, which {reason} does not allow. Run it on one process or "
                 "with DDP, on a smaller model of the same family if need be."
             )
+    optim = getattr(trainer.args.optim, "value", str(trainer.args.optim))
+    if "layerwise" in optim:
+        raise UsageError(
+            f"optim={optim} steps inside the backward pass, where no schedule reaches its learning rates. Run the "
+            f"range test with optim={optim.replace('_layerwise', '')}."
+        )
 
 
 def _copy_trainer(trainer: Any, steps: int) -> Any:
@@ -147,7 +152,7 @@ def _copy_trainer(trainer: Any, steps: int) -> Any:
     probe.model = probe.model_wrapped = _unprepared(copy.deepcopy(trainer.model, memo))
     optimizer = trainer.optimizer
     probe.optimizer = _copy_optimizer(getattr(optimizer, "optimizer", optimizer), memo)
-    probe.lr_scheduler, probe.model_init = None, None
+    probe.lr_scheduler = None
     for name, value in vars(trainer).items():
         if name not in NOT_COPIED:
             setattr(probe, name, _own(value, memo))

@@ -132,11 +132,14 @@ class ExtendedTrainer(Trainer):
             self._sparse_modules = large_embeddings(model)
             if self._sparse_modules:
                 optimizer_cls = SparseAdamW
-        groups = layer_groups(model)
-        scales = self._ask("learning_rate_scales", groups, self.args)
+        scales = self.learning_rate_scales()
         if scales is not None:
-            kwargs = {**kwargs, "params": self._scaled_groups(model, groups, scales)}
+            kwargs = {**kwargs, "params": self._scaled_groups(model, layer_groups(model), scales)}
         return optimizer_cls, kwargs
+
+    def learning_rate_scales(self) -> dict[str, float] | None:
+        """What a callback answers to [`ExtensionCallback.learning_rate_scales`], if one does."""
+        return self._ask("learning_rate_scales", layer_groups(self.model), self.args)
 
     def _scaled_groups(self, model, groups, scales):
         parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}

@@ -342,8 +342,8 @@ def test_the_classifier_of_xlm_roberta_is_its_head(tmp_path):
     rates = {
         parameter: group["lr"] for group in trainer.create_optimizer().param_groups for parameter in group["params"]
     }
-    assert {rates[parameter] for parameter in model.classifier.parameters()} == {pytest.approx(0.3)}
-    assert {rates[parameter] for parameter in model.roberta.embeddings.parameters()} == {pytest.approx(RATE / 8)}
+    assert [rates[parameter] for parameter in model.classifier.parameters()] == pytest.approx([0.3] * 4)
+    assert [rates[parameter] for parameter in model.roberta.embeddings.parameters()] == pytest.approx([RATE / 8] * 5)
 
 
 # ---- What is refused ----
@@ -384,7 +384,7 @@ def test_a_scale_that_is_no_number_of_at_least_zero_is_refused(scale):
 @pytest.mark.parametrize("pattern", ["layer.2", "embedding", "pooling", "layer[0-1]"])
 def test_a_pattern_that_matches_nothing_lists_what_there_is(tmp_path, pattern):
     trainer = trainer_of(tmp_path, Rates(scales={"head": 0.5, pattern: 0.5}))
-    with pytest.raises(ConfigurationError, match=re.escape(f"the pattern {pattern!r} matches no parameter")) as caught:
+    with pytest.raises(ConfigurationError, match=re.escape(f"attern {pattern!r} matches no parameter")) as caught:
         trainer.train()
     message = str(caught.value)
     assert ", ".join(GROUPS) in message
@@ -438,7 +438,7 @@ def test_an_optimizer_of_the_users_own_raises_instead_of_training_without_the_ra
     model = bert()
     trainer = trainer_of(tmp_path, Rates(layerwise_lr_decay=2), model)
     trainer.optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
-    with pytest.raises((ConfigurationError, RuntimeError), match="optimizer"):
+    with pytest.raises((ValueError, RuntimeError), match="optimizer"):
         trainer.train()
 
 

@@ -1,6 +1,7 @@
 """The learning-rate range test: what it suggests, and that it leaves everything as it was."""
 
 import copy
+import functools
 import itertools
 import json
 import math
@@ -336,6 +337,7 @@ class Loop:
             "requires_grad": {name: p.requires_grad for name, p in self.model.named_parameters()},
             "training": {name: module.training for name, module in self.model.named_modules()},
             "optimizer": self.optimizer.state_dict(),
+            "optimizer_attributes": sorted(vars(self.optimizer)),
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
             "scaler": scaler,
             "random": (random.getstate(), np.random.get_state(), torch.get_rng_state()),
@@ -420,6 +422,30 @@ def test_no_object_is_replaced():
     assert [id(value) for value in before] == [id(value) for value in objects()]
     assert_identical(values, loop.state())
     loop.optimizer.step()
+
+
+class Wrapped(torch.optim.Optimizer):
+    """An optimizer around another one, as accelerate's and Lookahead are."""
+
+    def __init__(self, inner):
+        self.inner, self.steps = inner, 0
+
+    state = property(lambda self: self.inner.state)
+    param_groups = property(lambda self: self.inner.param_groups)
+
+    def step(self, closure=None):
+        self.steps += 1
+        self.inner.step(closure)
+
+
+def test_an_optimizer_in_an_optimizer():
+    loop = Loop(schedule=False)
+    loop.train(5)
+    before, wrapped = loop.state(), Wrapped(loop.optimizer)
+    finder = LRFinder(loop.model, wrapped, loop.criterion)
+    finder.range_test(loop.loader, num_iter=20)
+    assert_identical(before, loop.state())
+    assert wrapped.steps == 0 and wrapped.inner is loop.optimizer
 
 
 def test_an_optimizer_without_state_is_without_state_again():
@@ -514,7 +540,12 @@ def test_the_order_of_the_data_is_kept(workers):
 
     plain, tested, loop = make(), make(), Loop()
     assert epochs(plain) == epochs(tested)
+    # In the middle of an epoch.
+    halves = [iter(plain), iter(tested)]
+    assert torch.equal(next(halves[0])[1], next(halves[1])[1])
     loop.finder().range_test(tested, num_iter=10)
+    rests = [[targets.tolist() for _, targets in half] for half in halves]
+    assert rests[0] == rests[1]
     assert epochs(plain) == epochs(tested)
 
 
@@ -800,9 +831,24 @@ def make_case(name, tmp_path):
     return BASE.but(output_dir=str(tmp_path), **CASES[name])
 
 
+class ScaledAdamW(torch.optim.AdamW):
+    """Has an attribute beside its state and groups, which PyTorch's copy of an optimizer leaves out."""
+
+    def __init__(self, params):
+        super().__init__(params)
+        self.scale = 0.5
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad *= self.scale
+        return super().step(closure)
+
+
 def give_optimizer(trainer):
     """As a user hands over an optimizer and a schedule."""
-    trainer.optimizer = torch.optim.AdamW(
+    trainer.optimizer = ScaledAdamW(
         [
             {"params": [p for n, p in trainer.model.named_parameters() if "classifier" in n], "lr": 1e-3},
             {"params": [p for n, p in trainer.model.named_parameters() if "classifier" not in n], "lr": 2e-4},
@@ -887,6 +933,18 @@ def test_between_two_trainings(name, tmp_path):
             assert objects == objects_of(trainer)
         reports.append(train_and_report(trainer, 12))
     assert_identical(*reports)
+
+
+def test_a_model_whose_forward_is_a_partial(tmp_path):
+    # As accelerate's hooks leave it (`device_map`); mixed precision then wraps it in a closure over the model.
+    trainer = runs.make_trainer(make_case("bf16", tmp_path))
+    trainer.model.forward = functools.partial(type(trainer.model).forward, trainer.model)
+    train_and_report(trainer, 4)
+    before = trainer_state(trainer)
+    finder = LRFinder.from_trainer(trainer)
+    finder.range_test(start_lr=1e-4, end_lr=10, num_iter=20)
+    assert_identical(before, trainer_state(trainer))
+    assert np.ptp(finder.history["loss"]) > 0.5
 
 
 @pytest.mark.parametrize("kind", ["plain", "extended"])
@@ -1100,6 +1158,13 @@ def test_sharded_models_are_refused(attribute, tmp_path):
     trainer = runs.make_trainer(BASE.but(output_dir=str(tmp_path)))
     setattr(trainer, attribute, True)
     with pytest.raises(UsageError, match="does not allow"):
+        LRFinder.from_trainer(trainer).range_test()
+
+
+def test_layer_wise_optimizers_are_refused(tmp_path):
+    trainer = runs.make_trainer(BASE.but(output_dir=str(tmp_path)))
+    trainer.args.optim = "galore_adamw_layerwise"
+    with pytest.raises(UsageError, match=r"optim=galore_adamw\.$"):
         LRFinder.from_trainer(trainer).range_test()
 
 

@@ -80,6 +80,17 @@ def test_learning_rate_auto_is_found_recorded_and_kept_on_resume(train, output_d
     assert "was found when the run began" in capsys.readouterr().out
 
 
+def test_what_is_found_is_the_rate_of_the_fastest_group(train, output_dir):
+    train(
+        *("--learning_rate", "auto", "--lr_finder_start", 1e-5, "--lr_finder_num_iter", 60),
+        *("--learning_rate_scales", '{"head": 10}'),
+    )
+    rate = json.loads((output_dir / "lr_finder.json").read_text())["suggestions"]["valley"]
+    first = history(output_dir)[0]
+    assert first["learning_rate/head"] == pytest.approx(rate)
+    assert first["learning_rate/layer.0"] == pytest.approx(rate / 10)
+
+
 def test_a_range_test_alone(run_lr_finder, write_data, output_dir, tiny_bert, capsys):
     flags = ["--model_name_or_path", tiny_bert, *write_data(), "--output_dir", str(output_dir), "--use_cpu", "true"]
     flags += ["--lr_finder_start", "1e-5", "--lr_finder_num_iter", "60", "--per_device_train_batch_size", "16"]
@@ -120,6 +131,7 @@ REFUSED = {
     "no effect": (["--early_stopping_min_epochs", "2"], "early_stopping_min_epochs"),
     "reversed": (["--learning_rate", "auto", "--lr_finder_start", "1", "--lr_finder_end", "1e-7"], "reversed"),
     "too short": (["--learning_rate", "auto", "--lr_finder_num_iter", "3"], "lr_finder_num_iter is 3"),
+    "absolute head": (["--learning_rate", "auto", "--head_learning_rate", "1e-3"], "head_learning_rate"),
     "no slope": (
         ["--learning_rate", "auto", "--lr_finder_end", "1e-6", "--lr_finder_num_iter", "20"],
         "no usable slope",
