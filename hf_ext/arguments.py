@@ -249,6 +249,14 @@ class ExtendedTrainingArguments(transformers.TrainingArguments):
         super().__post_init__()
         self.lr_scheduler_type = schedule
 
+    def get_warmup_steps(self, num_training_steps: int) -> int:
+        if self.lr_scheduler_type.value in OWN_SCHEDULES:
+            # Only the plain Trainer asks then; it would say that there is no such schedule.
+            raise ConfigurationError(
+                f"lr_scheduler_type={self.lr_scheduler_type.value} needs hf_ext.ExtendedTrainer in place of Trainer."
+            )
+        return super().get_warmup_steps(num_training_steps)
+
 
 @dataclass
 class RecipeTrainingArguments(ExtendedTrainingArguments):
@@ -312,9 +320,8 @@ class RunArguments:
         default="auto",
         metadata={"help": "auto: bf16 on a GPU that has it and on a CPU with avx512_bf16 or amx, else float32."},
     )
-    allow_changed_techniques: bool = field(
-        default=False,
-        metadata={"help": "Resume although the unfreezing schedule or the layers' learning rates are other than then."},
+    allow_changed_unfreezing: bool = field(
+        default=False, metadata={"help": "Resume although the unfreezing schedule is another than the checkpoint's."}
     )
     sparse_embeddings: Literal["auto", "on", "off"] = field(
         default="auto",

@@ -59,7 +59,7 @@ def check_training_arguments(training_args: TrainingArguments) -> None:
 
 
 def check_same_run(
-    checkpoint: str | None, arguments: dict[str, Any], fingerprint: dict[str, str], allow_changed_techniques: bool
+    checkpoint: str | None, arguments: dict[str, Any], fingerprint: dict[str, str], allow_changed_unfreezing: bool
 ) -> None:
     """
     See that a run continues on the data, with the architecture and with the techniques of its checkpoint.
@@ -68,7 +68,7 @@ def check_same_run(
         checkpoint (`str`, *optional*): The checkpoint to continue from; its folder's parent holds the run's `run.json`.
         arguments (`dict`): The resolved arguments by section.
         fingerprint (`dict[str, str]`): Of the data.
-        allow_changed_techniques (`bool`): Whether unfreezing and the layers' learning rates may differ.
+        allow_changed_unfreezing (`bool`): Whether the unfreezing schedule may differ.
 
     Raises:
         ConfigurationError: With what differs.
@@ -81,9 +81,9 @@ def check_same_run(
             f"{checkpoint} was trained on other rows (or another split of them) than are given now, so words and "
             "classes may have other ids. Give the same data, or start anew in another output_dir."
         )
-    sections = {"model": "model", "textcnn": "model"}
-    if not allow_changed_techniques:
-        sections |= {"unfreezing": "unfreezing schedule", "learning_rates": "set of layer-wise learning rates"}
+    sections = {"model": "model", "textcnn": "model", "learning_rates": "set of layer-wise learning rates"}
+    if not allow_changed_unfreezing:
+        sections["unfreezing"] = "unfreezing schedule"
     for section, meaning in sections.items():
         before, now = record["arguments"].get(section), arguments[section]
         names = SHAPES if section == "model" else now
@@ -93,7 +93,7 @@ def check_same_run(
             if (before or {}).get(name) != now[name]
         ]
         if before is not None and changed:
-            force = "" if meaning == "model" else " --allow_changed_techniques goes on all the same."
+            force = " --allow_changed_unfreezing goes on with the new one." if section == "unfreezing" else ""
             raise ConfigurationError(f"{checkpoint} was trained with another {meaning}: {', '.join(changed)}.{force}")
 
 

@@ -44,7 +44,7 @@ def complete_training_values(values: dict[str, Any]) -> dict[str, Any]:
     if values.get("find_learning_rate") and values.get("head_learning_rate") is not None:
         raise ConfigurationError(
             "learning_rate=auto with head_learning_rate: the range test keeps the ratio of the two, which is not known "
-            'then. Give the head a multiple: --learning_rate_scales \'{"head": 10}\'.'
+            "then. Give the head a multiple: --learning_rate_scales '{\"head\": 10}'."
         )
     if values.get("model_type") and values.get("do_train") is False:
         raise ConfigurationError(

@@ -45,8 +45,8 @@ def match_parameters(model: nn.Module, patterns: Iterable[str]) -> dict[str, nn.
     The parameters that any of the patterns means.
 
     A pattern is the name of a layer group (see [`layer_groups`]: `"embeddings"`, `"layer.0"`, `"head"`, also as a
-    regular expression: `r"layer\.[0-3]"`), else a regular expression that matches whole segments of parameters'
-    names (`"classifier"`, `r"attention\.self"`), else `"base_model"` or `"transformer"` for all groups but the head.
+    regular expression: `r"layer\.[0-3]"`), or `"base_model"` or `"transformer"` for all groups but the head, else a
+    regular expression that matches whole segments of parameters' names (`"classifier"`, `r"attention\.self"`).
 
     Args:
         model (`torch.nn.Module`): Any model.
@@ -92,18 +92,32 @@ def _groups_of_stacks(model: nn.Module, names: list[str], stacks: dict[str, list
     layer_of = {block: f"layer.{number}" for number, block in enumerate(blocks)}
     last_of_stack = {layer_of[items[-1]] for items in list(stacks.values())[:-1]}
     embedded = _embedding_prefixes(model, stacks)
+    base_model = _base_model_prefix(model, next(iter(stacks)))
     groups: dict[str, list[str]] = {}
     current = "embeddings"
     for name in names:
         block = next((block for block in blocks if name.startswith(f"{block}.")), None)
         if block is not None:
             group = current = layer_of[block]
-        elif current == "embeddings" or name.startswith(embedded):
+        elif name.startswith(embedded):
             group = "embeddings"
+        elif current == "embeddings":
+            # XLM-RoBERTa and CamemBERT register the classifier before the base model.
+            group = "embeddings" if name.startswith(base_model) else "head"
         else:
             group = current if current in last_of_stack else "head"
         groups.setdefault(group, []).append(name)
     return groups
+
+
+def _base_model_prefix(model: nn.Module, stack: str) -> str:
+    """What the names of the base model around a stack begin with; nothing if there is no head around that."""
+    segments, prefix = stack.split("."), getattr(model, "base_model_prefix", "")
+    if prefix not in segments:
+        return ""
+    # PEFT's wrappers stand in front, and "model" may be the name of both.
+    last = len(segments) - segments[::-1].index(prefix)
+    return ".".join(segments[:last]) + "."
 
 
 def _groups_without_stack(model: nn.Module, names: list[str]) -> dict[str, list[str]]:
@@ -135,7 +149,8 @@ def _blocks(modules: nn.ModuleList, name: str) -> list[str]:
         inner = f"{name}.{number}"
         if isinstance(item, nn.ModuleList):
             found += _blocks(item, inner)
-        elif any(True for _ in item.children()) and any(True for _ in item.parameters()):
+        # PEFT puts a bare layer into a module with children.
+        elif any(True for _ in getattr(item, "base_layer", item).children()) and any(True for _ in item.parameters()):
             found.append(inner)
         else:
             return []
@@ -147,6 +162,8 @@ def _embedding_prefixes(model: nn.Module, stacks: dict[str, list[str]]) -> tuple
     embeddings = [name for name, module in model.named_modules() if isinstance(module, nn.Embedding)]
     # PEFT puts its own matrices beside the embedding that it wraps.
     prefixes = [f"{name.removesuffix('.base_layer')}." for name in embeddings]
+    if hasattr(model, "peft_config"):
+        prefixes.append("prompt_encoder.")
     for stack in stacks:
         owner, _, own_name = stack.rpartition(".")
         children = list(model.get_submodule(owner).named_children())
@@ -154,7 +171,8 @@ def _embedding_prefixes(model: nn.Module, stacks: dict[str, list[str]]) -> tuple
         found = False
         for name, module in behind:
             found = found or isinstance(module, nn.Embedding)
-            if found:
+            # BART's `layernorm_embedding`, which no structure tells from a final norm.
+            if found or "embed" in name:
                 prefixes.append(f"{owner}.{name}.".removeprefix("."))
     return tuple(prefixes)
 

@@ -1,5 +1,6 @@
 """Learning-rate schedules that transformers does not have, as `lr_scheduler_type` and as schedulers of any loop."""
 
+import math
 from enum import Enum
 from functools import partial
 
@@ -39,7 +40,7 @@ def get_slanted_triangular_schedule(
     """
     if not 0 < cut_frac < 1:
         raise ValueError(f"cut_frac is {cut_frac}; it must be between 0 and 1 (Howard & Ruder: 0.1).")
-    if not ratio >= 1:
+    if not 1 <= ratio < math.inf:
         raise ValueError(f"ratio is {ratio}; it must be at least 1 (Howard & Ruder: 32).")
     return LambdaLR(
         optimizer, partial(slanted_triangular, total_steps=num_training_steps, cut_frac=cut_frac, ratio=ratio)
@@ -65,7 +66,7 @@ def get_cyclical_triangular_schedule(
     Raises:
         ValueError: If `num_cycles` is below 1, or `min_ratio` or `decay` lies outside [0, 1].
     """
-    if not num_cycles >= 1 or num_cycles != int(num_cycles):
+    if not 1 <= num_cycles < math.inf or num_cycles != int(num_cycles):
         raise ValueError(f"num_cycles is {num_cycles}; it must be a whole number of at least 1.")
     for name, value in (("min_ratio", min_ratio), ("decay", decay)):
         if not 0 <= value <= 1:

@@ -23,7 +23,8 @@ def slanted_triangular(step: int, total_steps: int, cut_frac: float = 0.1, ratio
     Returns:
         `float`: Between `1 / ratio` and 1.
     """
-    cut = max(1, math.floor(total_steps * cut_frac))
+    # 100 * 0.29 is a little less than 29.
+    cut = max(1, math.floor(round(total_steps * cut_frac, 6)))
     p = step / cut if step < cut else max(0.0, 1 - (step - cut) / max(1, total_steps - cut))
     return (1 + p * (ratio - 1)) / ratio
 

@@ -92,14 +92,14 @@ def main(argv: list[str]) -> None:
     check_watched_metrics(training_args, compute_metrics, data, stopping.early_stopping_metric)
     record.add(data=data.fingerprint(), notes=notes)
     if training_args.do_train:
-        check_same_run(checkpoint, record.facts["arguments"], record.facts["data"], run_args.allow_changed_techniques)
+        check_same_run(checkpoint, record.facts["arguments"], record.facts["data"], run_args.allow_changed_unfreezing)
     if run_args.dry_run:
         show_dry_run(record, data, notes)
         return
 
     callbacks = [
-        *unfreezing.callbacks(run_args.allow_changed_techniques),
-        *rates.callbacks(run_args.allow_changed_techniques),
+        *unfreezing.callbacks(run_args.allow_changed_unfreezing),
+        *rates.callbacks(),
         *stopping.callbacks(),
     ]
     trainer, encoded, built = build_trainer(

@@ -66,6 +66,9 @@ class ExtensionCallback(TrainerCallback):
         """Whether this class overrides `question`."""
         return getattr(cls, question) is not getattr(ExtensionCallback, question)
 
+    def release(self) -> None:
+        """Leave the model as it was; [`ExtendedTrainer`] calls it when training has ended, also by an exception."""
+
     def on_train_begin(self, args, state, control, **kwargs):
         if self.asked or self.works_on_plain_trainer:
             return
@@ -77,7 +80,9 @@ class ExtensionCallback(TrainerCallback):
             )
 
 
-def require_unchanged(state: TrainerState, key: str, settings: dict, allow_change: bool) -> None:
+def require_unchanged(
+    state: TrainerState, key: str, settings: dict, allow_change: bool = False, force: str = ""
+) -> None:
     """
     Keep a technique's settings in the checkpoints, and see that a resumed run has those that it began with.
 
@@ -86,20 +91,24 @@ def require_unchanged(state: TrainerState, key: str, settings: dict, allow_chang
         key (`str`): Under which the settings are kept. Not a class name: those are the Trainer's own, which makes the
             callback anew from them.
         settings (`dict`): JSON-able.
-        allow_change (`bool`): Whether a resumed run may go on with other settings.
+        allow_change (`bool`, *optional*, defaults to `False`): Whether a resumed run may go on with other settings.
+        force (`str`, *optional*): What to do to go on all the same.
 
     Raises:
         ConfigurationError: With the settings of then and of now.
     """
-    before = state.stateful_callbacks.get(key)
+    before = state.stateful_callbacks.get(key, {})
     if state.global_step > 0 and before != settings and not allow_change:
         raise ConfigurationError(
             f"The checkpoint of step {state.global_step} was made with another {key.removeprefix('hf_ext.')}.\n"
-            f"  then: {'none' if before is None else _shown(before)}\n  now:  {_shown(settings)}\n"
-            "Resume with the same settings, start anew, or pass allow_change=True."
+            f"  then: {_shown(before, settings)}\n  now:  {_shown(settings, settings)}\n"
+            f"Resume with the same settings, or start anew.{' ' + force if force else ''}"
         )
-    state.stateful_callbacks[key] = settings
+    if settings:
+        state.stateful_callbacks[key] = settings
 
 
-def _shown(settings: dict) -> str:
-    return ", ".join(f"{name}: {value}" for name, value in settings.items())
+def _shown(settings: dict, order: dict) -> str:
+    # A checkpoint's JSON is sorted by name.
+    names = [name for name in (*order, *(name for name in settings if name not in order)) if name in settings]
+    return ", ".join(f"{name}: {settings[name]}" for name in names) or "none"

@@ -1,11 +1,13 @@
 """Discriminative learning rates: lower layers move less."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 
 from transformers import TrainerCallback, TrainingArguments
 
-from hf_ext.callbacks.base import ExtensionCallback, require_unchanged
+from hf_ext.callbacks.base import ExtensionCallback
 from hf_ext.errors import ConfigurationError
 from hf_ext.layers import match_names
 
@@ -43,13 +45,10 @@ class DiscriminativeLearningRateCallback(ExtensionCallback):
         scales (`Mapping[str, float]`, *optional*):
             Pattern -> multiple of `args.learning_rate`; see [`match_parameters`] for patterns. Of two patterns for
             one parameter the later wins.
-        allow_change (`bool`, *optional*, defaults to `False`):
-            Whether a resumed run may be given other rates than its checkpoint's. They have no effect: the optimizer
-            goes on with the checkpoint's.
 
     Raises:
-        ConfigurationError: If nothing is asked for, a value is out of range, a pattern matches nothing, or a resumed
-            run asks for other rates.
+        ConfigurationError: If nothing is asked for, a value is out of range, or a pattern matches nothing. A resumed
+            run that asks for other rates is refused: the optimizer would go on with the checkpoint's.
 
     Example:
 
@@ -64,32 +63,37 @@ class DiscriminativeLearningRateCallback(ExtensionCallback):
         layerwise_lr_decay: float | None = None,
         head_learning_rate: float | None = None,
         scales: Mapping[str, float] | None = None,
-        allow_change: bool = False,
     ):
         if layerwise_lr_decay is None and head_learning_rate is None and not scales:
             raise ConfigurationError("Pass layerwise_lr_decay, head_learning_rate or scales.")
-        if layerwise_lr_decay is not None and not 1 <= layerwise_lr_decay < float("inf"):
-            is_factor = 0 < layerwise_lr_decay < 1
+        if layerwise_lr_decay is not None and not (_is_number(layerwise_lr_decay) and layerwise_lr_decay >= 1):
+            is_factor = _is_number(layerwise_lr_decay) and 0 < layerwise_lr_decay < 1
             hint = f" A factor of {layerwise_lr_decay} is a divisor of {1 / layerwise_lr_decay:g}." if is_factor else ""
             raise ConfigurationError(
                 f"layerwise_lr_decay is {layerwise_lr_decay}; it divides the rate, so it must be at least 1.{hint}"
             )
-        if head_learning_rate is not None and not 0 < head_learning_rate < float("inf"):
+        if head_learning_rate is not None and not (_is_number(head_learning_rate) and head_learning_rate > 0):
             raise ConfigurationError(f"head_learning_rate is {head_learning_rate}; it must be above 0.")
+        if scales is not None and not isinstance(scales, Mapping):
+            raise ConfigurationError(f"scales is {scales!r}; it must be a mapping of patterns to numbers.")
         for pattern, scale in (scales or {}).items():
-            if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 <= scale < float("inf"):
+            if not (_is_number(scale) and scale >= 0):
                 raise ConfigurationError(f"scales gives {pattern!r} {scale!r}; it must be a number of at least 0.")
         self.layerwise_lr_decay = layerwise_lr_decay
         self.head_learning_rate = head_learning_rate
         self.scales = dict(scales or {})
-        self.allow_change = allow_change
-        self.rates: dict[str, float] = {}
 
     def learning_rate_scales(self, groups: dict[str, list[str]], args: TrainingArguments) -> dict[str, float]:
         scales = layerwise_scales(list(groups), self.layerwise_lr_decay or 1.0)
         if self.head_learning_rate is not None:
             if HEAD not in groups:
-                raise ConfigurationError(f"head_learning_rate: the model has no head, only {', '.join(groups)}.")
+                raise ConfigurationError(f"head_learning_rate: no head is trained, only {', '.join(groups)}.")
+            if not args.learning_rate > 0:
+                raise ConfigurationError(
+                    f"head_learning_rate is {self.head_learning_rate} with learning_rate={args.learning_rate}: the "
+                    "head's rate is kept as a multiple of it, so it must be above 0. To train the head alone, freeze "
+                    "the rest."
+                )
             scales[HEAD] = self.head_learning_rate / args.learning_rate
         names = [name for members in groups.values() for name in members]
         for pattern, scale in self.scales.items():
@@ -104,12 +108,11 @@ class DiscriminativeLearningRateCallback(ExtensionCallback):
                         scales.pop(name, None)
                 else:
                     scales.update({name: scale for name in members if name in matched})
-        self.rates = {name: scale * args.learning_rate for name, scale in scales.items()}
         return scales
 
-    def on_train_begin(self, args, state, control, **kwargs):
-        super().on_train_begin(args, state, control, **kwargs)
-        require_unchanged(state, "hf_ext.discriminative_learning_rates", self.rates, self.allow_change)
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass
@@ -131,9 +134,9 @@ class LearningRateArguments:
     def __post_init__(self):
         self.callbacks()
 
-    def callbacks(self, allow_change: bool = False) -> list[TrainerCallback]:
+    def callbacks(self) -> list[TrainerCallback]:
         """The callback, if anything is asked for."""
         asked = (self.layerwise_lr_decay, self.head_learning_rate, self.learning_rate_scales or None)
         if all(value is None for value in asked):
             return []
-        return [DiscriminativeLearningRateCallback(*asked, allow_change=allow_change)]
+        return [DiscriminativeLearningRateCallback(*asked)]

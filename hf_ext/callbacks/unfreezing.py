@@ -4,8 +4,9 @@ import logging
 import math
 import os
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Literal
 
 import torch
@@ -32,7 +33,7 @@ class GradualUnfreezingCallback(ExtensionCallback):
     and every micro-batch agree on it. A frozen parameter has no gradient: it neither moves nor decays, and the backward
     pass stops above it. Afterwards everything is trainable again.
 
-    Works on any `Trainer`. On [`ExtendedTrainer`] the log gets `unfreezing/depth` (trained groups) and
+    Works on any `Trainer`. On [`ExtendedTrainer`] the log gets `unfreezing/depth` (stages that have begun) and
     `unfreezing/trainable_parameters`; on a plain Trainer they go to `log_history` and to the logger only.
 
     Args:
@@ -80,7 +81,7 @@ class GradualUnfreezingCallback(ExtensionCallback):
             raise ConfigurationError("unfreezing: interval and stages are both given; leave one out.")
         if stages is None and interval is None and unit != "epochs":
             raise ConfigurationError(f"unfreezing: unit={unit} needs an interval (or stages).")
-        if interval is not None and not 0 < interval < math.inf:
+        if interval is not None and not (isinstance(interval, Real) and 0 < interval < math.inf):
             raise ConfigurationError(f"unfreezing: interval is {interval}; it must be above 0.")
         self.unit = unit
         self.interval = 1.0 if interval is None else interval
@@ -94,7 +95,8 @@ class GradualUnfreezingCallback(ExtensionCallback):
         self._stages: list[dict[str, nn.Parameter]] = []
         # What no stage names.
         self._never: dict[str, nn.Parameter] = {}
-        self._kept_in_eval_mode: list[nn.Module] = []
+        # With the `train` that a module had of its own, if any.
+        self._kept_in_eval_mode: list[tuple[nn.Module, Callable | None]] = []
         self._model: nn.Module | None = None
 
     # ---- Events ----
@@ -107,7 +109,8 @@ class GradualUnfreezingCallback(ExtensionCallback):
         in_optimizer = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         steps_per_epoch = _steps_per_epoch(train_dataloader, args)
         self._plan(model, in_optimizer, steps_per_epoch, state.max_steps)
-        require_unchanged(state, "hf_ext.unfreezing_schedule", self.schedule, self.allow_change)
+        force = "allow_change=True (--allow_changed_unfreezing) goes on with the new one."
+        require_unchanged(state, "hf_ext.unfreezing_schedule", self.schedule, self.allow_change, force)
         if args.torch_compile:
             # Each stage is compiled anew; beyond the limit the model would silently run without compilation.
             config = torch._dynamo.config
@@ -122,6 +125,9 @@ class GradualUnfreezingCallback(ExtensionCallback):
             state.log_history.append({**self.metrics(), "epoch": state.epoch, "step": state.global_step})
 
     def on_train_end(self, args, state, control, **kwargs):
+        self.release()
+
+    def release(self) -> None:
         for parameter in self._parameters():
             parameter.requires_grad_(True)
         self._release_eval_mode()
@@ -140,6 +146,8 @@ class GradualUnfreezingCallback(ExtensionCallback):
         Returns:
             `str`: The same in words, for those who cannot see it.
         """
+        if not self.schedule:
+            raise RuntimeError("There is no schedule yet: it is made when training begins.")
         draw_schedule(path, self.schedule, self._max_steps)
         begins = "; ".join(f"{title} from step {begin:,}" for title, begin in self.schedule.items())
         return f"What is trained when, of {self._max_steps:,} steps: {begins}."
@@ -177,9 +185,9 @@ class GradualUnfreezingCallback(ExtensionCallback):
         lost = sorted({name for _, _, names in planned for name in names} & set(frozen))
         if lost:
             raise ConfigurationError(
-                f"unfreezing: {len(lost)} parameters were frozen before the Trainer was built, so its optimizer does "
-                f"not hold them and they would never move: {_some(lost)}. Leave them trainable (the callback freezes "
-                "them), or leave them out of the stages."
+                f"unfreezing: {len(lost)} parameters are not in the optimizer, because they were frozen before the "
+                f"Trainer was built (or your own optimizer leaves them out), so they would never move: {_some(lost)}. "
+                "Leave them trainable (the callback freezes them), or leave them out of the stages."
             )
         if self.unit == "epochs" and steps_per_epoch is None:
             raise ConfigurationError("unfreezing: the data has no length, so no epochs; use unit='steps'.")
@@ -201,7 +209,10 @@ class GradualUnfreezingCallback(ExtensionCallback):
     def _planned(self, groups: dict[str, list[str]]) -> list[tuple[str, float, list[str]]]:
         """Title, moment and parameter names of each stage."""
         if HEAD not in groups:
-            raise ConfigurationError(f"unfreezing: the model has no head, only {', '.join(groups)}.")
+            raise ConfigurationError(
+                f"unfreezing: no parameter of the head is trainable, only {', '.join(groups)}. With PEFT, "
+                "task_type='SEQ_CLS' or modules_to_save trains it."
+            )
         if self.stages is None:
             order = reversed(groups)
             return [(group, number * self.interval, groups[group]) for number, group in enumerate(order)]
@@ -221,7 +232,8 @@ class GradualUnfreezingCallback(ExtensionCallback):
                 )
             taken.update(new)
             planned.append((" + ".join(patterns), moment, new))
-        if not taken & set(groups[HEAD]):
+        # The pooler belongs to the head as well; what is registered last is the classifier.
+        if groups[HEAD][-1] not in taken:
             raise ConfigurationError(
                 "unfreezing: no stage unfreezes the head, so the classifier would keep its random weights. Its "
                 f"parameters are {_some(groups[HEAD])}; add 'head' to the first stage."
@@ -251,13 +263,17 @@ class GradualUnfreezingCallback(ExtensionCallback):
         for module in self._model.modules():
             parameters = list(module.parameters())
             if parameters and not any(parameter.requires_grad for parameter in parameters):
+                self._kept_in_eval_mode.append((module, vars(module).get("train")))
                 module.train = types.MethodType(_stay_in_eval_mode, module)
-                self._kept_in_eval_mode.append(module)
 
     def _release_eval_mode(self) -> None:
-        for module in self._kept_in_eval_mode:
+        for module, own_train in self._kept_in_eval_mode:
             del module.train
-        self._kept_in_eval_mode.clear()
+            if own_train is not None:
+                module.train = own_train
+        if self._kept_in_eval_mode:
+            self._kept_in_eval_mode.clear()
+            self._model.train(self._model.training)
 
 
 @dataclass
@@ -295,6 +311,7 @@ class UnfreezingArguments:
                 f"{', '.join(given)} would have no effect: pass --unfreezing epochs, steps or fraction as well."
             )
         if self.unfreezing_stages is not None:
+            _checked_stages(self.unfreezing_stages)
             # As they are read back from a record: JSON has no numbers for keys.
             self.unfreezing_stages = {str(moment): patterns for moment, patterns in self.unfreezing_stages.items()}
         self.callbacks()
@@ -308,6 +325,8 @@ class UnfreezingArguments:
 
 
 def _checked_stages(stages: Mapping[float, list[str]]) -> dict[float, list[str]]:
+    if not isinstance(stages, Mapping):
+        raise ConfigurationError(f"unfreezing: stages is {stages!r}; it must be a mapping of moments to lists.")
     checked = {}
     for moment, patterns in stages.items():
         try:
@@ -316,7 +335,8 @@ def _checked_stages(stages: Mapping[float, list[str]]) -> dict[float, list[str]]
             number = math.nan
         if not 0 <= number < math.inf:
             raise ConfigurationError(f"unfreezing: a stage begins at {moment!r}; it must be a number of at least 0.")
-        if isinstance(patterns, str) or not patterns or not all(isinstance(item, str) for item in patterns):
+        named = isinstance(patterns, (list, tuple)) and all(isinstance(item, str) for item in patterns)
+        if not named or not patterns:
             raise ConfigurationError(
                 f"unfreezing: stage {moment} is {patterns!r}; it must be a list of layer groups or patterns."
             )

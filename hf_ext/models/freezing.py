@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import nn
 
-# What a pattern may call everything but the head, where nothing has such a name.
+# What a pattern may call everything but the head.
 BASE_MODEL = ("base_model", "transformer")
 
 
@@ -15,9 +15,9 @@ def match_names(names: Iterable[str], pattern: str, groups: Mapping[str, list[st
 
     Args:
         names (`Iterable[str]`): Dotted parameter names.
-        pattern (`str`): A regular expression that has to match a group's whole name, or else whole segments of a
-            parameter's: `"embeddings"`, `"layer.0"` (not `layer.01`), `r"layer\.[0-3]\.attention"`. `"base_model"`
-            and `"transformer"`, where they match nothing else, mean all groups but `"head"`.
+        pattern (`str`): A regular expression that has to match a group's whole name (`"embeddings"`, `"layer.0"`), or
+            `"base_model"` or `"transformer"` for all groups but `"head"`, else a regular expression that has to match
+            whole segments of a parameter's name: `r"layer\.[0-3]\.attention"`.
         groups (`Mapping[str, list[str]]`): Groups of the names; may be empty.
 
     Returns:
@@ -32,9 +32,9 @@ def match_names(names: Iterable[str], pattern: str, groups: Mapping[str, list[st
         raise ValueError(f"The pattern {pattern!r} is no regular expression: {error}.") from None
     names = list(names)
     hits = {name for group, members in groups.items() if whole.fullmatch(group) for name in members}
-    hits = hits or {name for name in names if segments.search(name)}
     if not hits and pattern in BASE_MODEL:
         hits = {name for group, members in groups.items() if group != "head" for name in members}
+    hits = hits or {name for name in names if segments.search(name)}
     if not hits:
         modules = sorted({".".join(name.split(".")[:2]) for name in names})
         known = f" Layer groups: {', '.join(groups)}." if groups else ""

@@ -9,7 +9,7 @@ from torch.utils.data import SequentialSampler
 from transformers import Trainer
 from transformers.trainer_utils import has_length
 
-from hf_ext.callbacks.base import ExtensionCallback
+from hf_ext.callbacks.base import ExtensionCallback, require_unchanged
 from hf_ext.data.sampling import LengthGroupedSampler
 from hf_ext.layers import layer_groups
 from hf_ext.lr_schedules import OWN_SCHEDULES
@@ -48,6 +48,7 @@ class ExtendedTrainer(Trainer):
         # Classification heads accept `num_items_in_batch` and ignore it; the Trainer then skips its own scaling.
         self.model_accepts_loss_kwargs = False
         self.sparse_embeddings = sparse_embeddings
+        self._made_optimizer = False
         self._sparse_modules = []
         self._group_rates = {}
         launched = int(os.environ.get("WORLD_SIZE", "1"))
@@ -113,9 +114,16 @@ class ExtendedTrainer(Trainer):
     # ---- Optimizer ----
 
     def create_optimizer(self, model=None):
+        scales = self.learning_rate_scales()
         own = self.optimizer is None and self.optimizer_cls_and_kwargs is None
+        if scales is not None and not own and not self._made_optimizer:
+            raise ValueError(
+                "A callback gives the layers learning rates of their own, but the Trainer was given its optimizer "
+                "(optimizers= or optimizer_cls_and_kwargs=), whose groups are made. Leave one of the two out."
+            )
         if own:
-            self.optimizer_cls_and_kwargs = self._extended_optimizer(self.model if model is None else model)
+            self._made_optimizer = True
+            self.optimizer_cls_and_kwargs = self._extended_optimizer(self.model if model is None else model, scales)
         try:
             optimizer = super().create_optimizer(model)
         finally:
@@ -123,27 +131,31 @@ class ExtendedTrainer(Trainer):
                 self.optimizer_cls_and_kwargs = None
         for module in self._sparse_modules:
             module.sparse = True
+        if self.is_in_train:
+            # Before a checkpoint's optimizer is loaded: it brings its rates along, and may have other groups.
+            rates = {name: self.args.learning_rate * scale for name, scale in (scales or {}).items()}
+            require_unchanged(self.state, "hf_ext.learning_rates_by_layer", rates)
         return optimizer
 
-    def _extended_optimizer(self, model):
+    def _extended_optimizer(self, model, scales):
         """Class and arguments of the optimizer, with what the techniques ask of them."""
         optimizer_cls, kwargs = self.get_optimizer_cls_and_kwargs(self.args, model)
         if self._wants_sparse_embeddings(optimizer_cls):
             self._sparse_modules = large_embeddings(model)
             if self._sparse_modules:
                 optimizer_cls = SparseAdamW
-        scales = self.learning_rate_scales()
         if scales is not None:
-            kwargs = {**kwargs, "params": self._scaled_groups(model, layer_groups(model), scales)}
+            kwargs = {**kwargs, "params": self._scaled_groups(model, scales)}
         return optimizer_cls, kwargs
 
     def learning_rate_scales(self) -> dict[str, float] | None:
         """What a callback answers to [`ExtensionCallback.learning_rate_scales`], if one does."""
-        return self._ask("learning_rate_scales", layer_groups(self.model), self.args)
+        return self._ask("learning_rate_scales", _trainable_groups(self.model), self.args)
 
-    def _scaled_groups(self, model, groups, scales):
-        parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
-        missing, unknown = sorted(set(groups) - set(scales)), sorted(set(scales) - set(groups) - _names(groups))
+    def _scaled_groups(self, model, scales):
+        groups, parameters = _trainable_groups(model), dict(model.named_parameters())
+        missing = sorted(set(groups) - set(scales))
+        unknown = sorted(set(scales) - set(groups) - {name for names in groups.values() for name in names})
         if missing or unknown:
             raise ValueError(
                 f"learning_rate_scales must name every layer group of the model: {', '.join(groups)}; it may name "
@@ -153,18 +165,15 @@ class ExtendedTrainer(Trainer):
         scaled: dict[tuple, dict] = {}
         for group, names in groups.items():
             for name in sorted(names, key=lambda name: (name in scales, name not in decayed)):
-                if name not in parameters:
-                    continue
                 scale = scales.get(name, scales[group])
-                # A part of a group with a rate of its own is logged under its own name.
-                label = group if scale == scales[group] else f"{group}_x{scale:g}"
-                key = (label, name in decayed)
+                key = (group, scale, name in decayed)
                 if key not in scaled:
                     scaled[key] = {
                         "params": [],
                         "weight_decay": self.args.weight_decay if name in decayed else 0.0,
                         "lr": float(self.args.learning_rate * scale),
-                        "layer_group": label,
+                        # A part of a group with a rate of its own is logged under a name of its own.
+                        "layer_group": group if scale == scales[group] else f"{group}_x{scale:g}",
                     }
                 scaled[key]["params"].append(parameters[name])
         return list(scaled.values())
@@ -260,14 +269,15 @@ class ExtendedTrainer(Trainer):
 
     def _ask(self, question: str, *arguments):
         """The one answer to `question` among the callbacks, or `None`."""
-        answers = {
-            type(callback).__name__: answer
+        answers = [
+            (type(callback).__name__, answer)
             for callback in self._extension_callbacks()
             if (answer := getattr(callback, question)(*arguments)) is not None
-        }
+        ]
         if len(answers) > 1:
-            raise ValueError(f"{' and '.join(answers)} both answer {question}; a run can follow one of them.")
-        return next(iter(answers.values()), None)
+            names = " and ".join(name for name, _ in answers)
+            raise ValueError(f"{names} both answer {question}; a run can follow one of them.")
+        return answers[0][1] if answers else None
 
     def train(self, *args, **kwargs):
         for callback in self._extension_callbacks():
@@ -281,6 +291,8 @@ class ExtendedTrainer(Trainer):
             # The model may go on to an optimizer that refuses sparse gradients.
             for module in self._sparse_modules:
                 module.sparse = False
+            for callback in self._extension_callbacks():
+                callback.release()
 
     def log(self, logs, start_time=None):
         if "loss" in logs:
@@ -305,8 +317,10 @@ class ExtendedTrainer(Trainer):
         return max(self._group_rates.values())
 
 
-def _names(groups: dict[str, list[str]]) -> set[str]:
-    return {name for names in groups.values() for name in names}
+def _trainable_groups(model) -> dict[str, list[str]]:
+    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    groups = {group: [n for n in names if n in trainable] for group, names in layer_groups(model).items()}
+    return {group: names for group, names in groups.items() if names}
 
 
 def count_targets(inputs: dict[str, torch.Tensor]) -> int:

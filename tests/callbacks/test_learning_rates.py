@@ -349,7 +349,7 @@ def test_the_classifier_of_xlm_roberta_is_its_head(tmp_path):
 # ---- What is refused ----
 
 
-@pytest.mark.parametrize("settings", [{}, {"scales": {}}, {"allow_change": True}])
+@pytest.mark.parametrize("settings", [{}, {"scales": {}}])
 def test_asking_for_nothing_is_refused(settings):
     with pytest.raises(ConfigurationError, match="Pass layerwise_lr_decay, head_learning_rate or scales"):
         Rates(**settings)
@@ -408,7 +408,7 @@ def test_a_model_without_a_head_gets_no_rate_for_it(tmp_path):
         def forward(self, input_ids, labels=None):
             return {"loss": self.encoder(input_ids[:, :2].float()).mean()}
 
-    with pytest.raises(ConfigurationError, match=r"head_learning_rate: the model has no head, only layer\.0"):
+    with pytest.raises(ConfigurationError, match=r"head_learning_rate: no head is trained, only layer\.0"):
         trainer_of(tmp_path, Rates(head_learning_rate=0.1), Bare()).train()
 
 
@@ -514,7 +514,7 @@ def test_resuming_with_other_rates_is_refused_with_both(tmp_path, then, now, sho
     before, after = re.search(r"then: (.*)\n +now: (.*)\n", message).groups()
     assert shown_then in before
     assert shown_now in after
-    assert "allow_change=True" in message
+    assert "start anew" in message
 
 
 def test_resuming_a_run_that_had_one_rate_is_refused(tmp_path):
@@ -524,44 +524,10 @@ def test_resuming_a_run_that_had_one_rate_is_refused(tmp_path):
         trainer.train(resume_from_checkpoint=checkpoint)
 
 
-def test_allowed_changes_go_on_with_the_rates_of_the_checkpoint(tmp_path):
-    whole = trainer_of(tmp_path, Rates(layerwise_lr_decay=2), max_steps=3, save_strategy="steps", save_steps=1)
-    whole.train()
-    callback = Rates(layerwise_lr_decay=4, allow_change=True)
-    resumed = trainer_of(tmp_path, callback, max_steps=3)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
-    for name, value in whole.model.named_parameters():
-        assert torch.equal(resumed.model.get_parameter(name), value), name
-
-
-def test_an_allowed_change_does_not_give_a_parameter_anothers_moments(tmp_path):
-    """With other patterns the groups hold other parameters of the same sizes."""
-    shared = {"optim": "adamw_torch", "max_steps": 3}
-    whole = trainer_of(tmp_path, Rates(scales={"query": 0.5}), save_strategy="steps", save_steps=1, **shared)
-    whole.train()
-    resumed = trainer_of(tmp_path, Rates(scales={"key": 0.5}, allow_change=True), **shared)
-    try:
-        resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
-    except ConfigurationError:
-        return  # Refusing is as good.
-    for name, value in whole.model.named_parameters():
-        assert torch.equal(resumed.model.get_parameter(name), value), name
-
-
-def test_after_an_allowed_change_the_checkpoints_name_the_rates_in_use(tmp_path):
-    checkpoint = interrupted(tmp_path / "one", Rates(layerwise_lr_decay=2))
-    changed = trainer_of(
-        tmp_path / "two",
-        Rates(layerwise_lr_decay=4, allow_change=True),
-        max_steps=3,
-        save_strategy="steps",
-        save_steps=1,
-    )
-    changed.train(resume_from_checkpoint=checkpoint)
-    used = {group["layer_group"]: group["lr"] for group in changed.optimizer.param_groups}
-    state = TrainerState.load_from_json(str(tmp_path / "two" / "checkpoint-2" / "trainer_state.json"))
-    (kept,) = [value for key, value in state.stateful_callbacks.items() if key.startswith("hf_ext.")]
-    assert {group: kept[group] for group in GROUPS} == pytest.approx(used)
+def test_resuming_without_the_callback_is_refused(tmp_path):
+    checkpoint = interrupted(tmp_path, Rates(layerwise_lr_decay=2))
+    with pytest.raises(ConfigurationError, match="now:  none"):
+        trainer_of(tmp_path, None, max_steps=2).train(resume_from_checkpoint=checkpoint)
 
 
 def test_a_run_may_be_resumed_twice(tmp_path):
@@ -579,9 +545,9 @@ def test_a_run_may_be_resumed_twice(tmp_path):
 
 def test_unchanged_settings_pass_and_are_kept():
     state = TrainerState()
-    require_unchanged(state, "hf_ext.thing", {"a": 1}, allow_change=False)
+    require_unchanged(state, "hf_ext.thing", {"a": 1})
     state.global_step = 5
-    require_unchanged(state, "hf_ext.thing", json.loads(json.dumps({"a": 1})), allow_change=False)
+    require_unchanged(state, "hf_ext.thing", json.loads(json.dumps({"a": 1})))
     assert state.stateful_callbacks["hf_ext.thing"] == {"a": 1}
 
 
@@ -591,14 +557,14 @@ def test_changed_settings_raise_and_are_not_kept():
     with pytest.raises(
         ConfigurationError, match=r"step 5 was made with another thing\.\n +then: a: 1\n +now: +a: 2, b: 3\n"
     ):
-        require_unchanged(state, "hf_ext.thing", {"a": 2, "b": 3}, allow_change=False)
+        require_unchanged(state, "hf_ext.thing", {"a": 2, "b": 3})
     assert state.stateful_callbacks["hf_ext.thing"] == {"a": 1}
 
 
 def test_a_training_that_begins_takes_any_settings():
     state = TrainerState(global_step=0)
     state.stateful_callbacks["hf_ext.thing"] = {"a": 1}
-    require_unchanged(state, "hf_ext.thing", {"a": 2}, allow_change=False)
+    require_unchanged(state, "hf_ext.thing", {"a": 2})
     assert state.stateful_callbacks["hf_ext.thing"] == {"a": 2}
 
 
@@ -610,15 +576,13 @@ def test_no_arguments_make_no_callback():
     assert LearningRateArguments(learning_rate_scales={}).callbacks() == []
 
 
-@pytest.mark.parametrize("allow_change", [False, True])
-def test_the_arguments_make_the_callback(allow_change):
+def test_the_arguments_make_the_callback():
     arguments = LearningRateArguments(2.6, 1e-3, {"embeddings": 0})
-    (callback,) = LearningRateArguments(**json.loads(json.dumps(asdict(arguments)))).callbacks(allow_change)
+    (callback,) = LearningRateArguments(**json.loads(json.dumps(asdict(arguments)))).callbacks()
     assert type(callback) is Rates
     assert callback.layerwise_lr_decay == 2.6
     assert callback.head_learning_rate == 1e-3
     assert callback.scales == {"embeddings": 0}
-    assert callback.allow_change is allow_change
 
 
 @pytest.mark.parametrize(

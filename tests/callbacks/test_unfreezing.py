@@ -776,14 +776,19 @@ def test_the_last_step_may_be_the_first_of_a_group(tmp_path):
 def test_parameters_that_are_frozen_before_are_named(tmp_path, cls):
     model = bert()
     frozen = freeze_parameters(model, ["embeddings"])
-    message = refused(trainer_of(tmp_path, Unfreezing(), cls=cls, model=model), "5 parameters were frozen before")
+    message = refused(
+        trainer_of(tmp_path, Unfreezing(), cls=cls, model=model),
+        "5 parameters are not in the optimizer, because they were frozen before",
+    )
     assert all(name in message for name in frozen)
 
 
 def test_of_many_frozen_parameters_some_are_named_and_the_rest_counted(tmp_path):
     model = bert()
     frozen = freeze_parameters(model, ["base_model"])
-    message = refused(trainer_of(tmp_path, Unfreezing(), model=model), f"{len(frozen)} parameters were frozen before")
+    message = refused(
+        trainer_of(tmp_path, Unfreezing(), model=model), f"{len(frozen)} parameters are not in the optimizer"
+    )
     assert f"and {len(frozen) - 5} more" in message
     assert sum(name in message for name in frozen) == 5
 
@@ -835,7 +840,7 @@ def test_a_model_without_a_head_is_refused(tmp_path):
         def forward(self, input_ids, labels=None):
             return {"loss": self.encoder(input_ids.float()).mean()}
 
-    refused(trainer_of(tmp_path, Unfreezing(), model=Bare()), r"the model has no head, only layer\.0")
+    refused(trainer_of(tmp_path, Unfreezing(), model=Bare()), r"no parameter of the head is trainable, only layer\.0")
 
 
 @pytest.mark.parametrize("trainer", ["extended", "plain"])

@@ -169,7 +169,7 @@ def test_resume_with_another_schedule_is_refused_unless_forced(train, output_dir
         train(*changed)
     with pytest.raises(ConfigurationError, match=r"unfreezing \(steps then, None now\)"):
         train(*saving, "--resume_from_checkpoint", output_dir / "checkpoint-9")
-    train(*changed, "--allow_changed_techniques")
+    train(*changed, "--allow_changed_unfreezing")
     assert [log["unfreezing/depth"] for log in history(output_dir) if "loss" in log][9:] == [2, 3, 3, 3, 3, 3, 4, 4, 4]
 
 
