@@ -190,13 +190,21 @@ def ablation(args, results: Results) -> None:
 
 
 def grid(args, results: Results) -> None:
-    for name in SETS:
-        setup = Setup(args, name)
-        for kind, rates in GRIDS.items():
-            for rate in rates:
-                for seed in range(args.seeds):
+    """All rates with the first seed; with the other seeds the three that did best with it."""
+    setups = {name: Setup(args, name) for name in SETS}
+    for seed in range(args.seeds):
+        for name, setup in setups.items():
+            for kind in GRIDS:
+                for rate in GRIDS[kind] if seed == 0 else best_rates(results, name, kind):
                     key = {"part": "grid", "set": name, "model": kind, "rate": rate, "seed": seed}
                     results.once(key, lambda k=kind, r=rate, n=seed, s=setup: s.run(k, r, n))
+
+
+def best_rates(results: Results, name: str, kind: str) -> list[float]:
+    first = [r for r in results.read("grid") if (r["set"], r["model"], r["seed"]) == (name, kind, 0)]
+    if len(first) < len(GRIDS[kind]):
+        sys.exit(f"{name}, {kind}: finish the grid's first seed first (--seeds 1), in all shards.")
+    return sorted(row["rate"] for row in sorted(first, key=lambda row: -row["accuracy"])[:3])
 
 
 def finder(args, results: Results) -> None:
@@ -264,28 +272,23 @@ def _ablation_table(rows: list[dict]) -> None:
 
 
 def _finder_table(grid_rows: list[dict], finder_rows: list[dict]) -> None:
+    print("\n| | grid, mean accuracy by rate (seeds) | grid's best | finder's picks | finder | finder minus best |")
+    print("|---|---|---|---|---|---|")
     for name in SETS:
         for kind in GRIDS:
-            cells = {
-                rate: [
-                    row["accuracy"]
-                    for row in grid_rows
-                    if (row["set"], row["model"], row["rate"]) == (name, kind, rate)
-                ]
-                for rate in GRIDS[kind]
-            }
-            if not any(cells.values()):
-                continue
-            means = {rate: statistics.mean(values) for rate, values in cells.items() if values}
+            chosen = [row for row in grid_rows if (row["set"], row["model"]) == (name, kind)]
+            cells = {rate: [row["accuracy"] for row in chosen if row["rate"] == rate] for rate in GRIDS[kind]}
+            cells = {rate: values for rate, values in cells.items() if values}
             picks = [row for row in finder_rows if (row["set"], row["model"]) == (name, kind)]
-            print(f"\n{name}, {kind}: " + ", ".join(f"{rate:g}: {value:.2f}" for rate, value in means.items()))
-            for row in picks:
-                suggested = ", ".join(f"{method} {rate:.2g}" for method, rate in row["suggestions"].items())
-                print(f"  seed {row['seed']}: {suggested} ({row['steps']} steps) -> {row['accuracy']:.2f}")
-            found = [row["accuracy"] for row in picks]
-            if found:
-                best, mean = max(means.values()), statistics.mean(found)
-                print(f"  finder {mean:.2f}, grid's best {best:.2f}: {mean - best:+.2f}")
+            if not cells or not picks:
+                continue
+            # A rate with fewer seeds has been given up: a single run is too noisy to be the best.
+            seeds = max(map(len, cells.values()))
+            best = max(statistics.mean(values) for values in cells.values() if len(values) == seeds)
+            mean = statistics.mean(row["accuracy"] for row in picks)
+            tried = ", ".join(f"{rate:g}: {statistics.mean(v):.2f} ({len(v)})" for rate, v in cells.items())
+            rates = ", ".join(f"{row['suggestions']['valley']:.2g}" for row in picks)
+            print(f"| {name}, {kind} | {tried} | {best:.2f} | {rates} | {mean:.2f} | {mean - best:+.2f} |")
 
 
 def _spread(values: list[float], digits: int) -> str:
