@@ -251,7 +251,7 @@ def _ablation_table(rows: list[dict]) -> None:
         scores = {arm: {row["seed"]: row for row in rows if row["set"] == name and row["arm"] == arm} for arm in ARMS}
         if not scores["full"]:
             continue
-        print(f"\n{name}, {SETS[name]} epochs:\n")
+        print(f"\n{name}, {SETS[name]} epoch{'s' if SETS[name] > 1 else ''}:\n")
         print(
             "| | test accuracy, mean | sd | seeds | minus full, mean | p (paired t) | seconds | examples/s by stage |"
         )
@@ -261,12 +261,15 @@ def _ablation_table(rows: list[dict]) -> None:
             values = [runs[seed]["accuracy"] for seed in seeds]
             full = [scores["full"][seed]["accuracy"] for seed in seeds]
             gain = statistics.mean(values) - statistics.mean(full)
-            p = stats.ttest_rel(values, full).pvalue if arm != "full" and len(seeds) > 1 else None
+            compared = ("", "")
+            if arm != "full" and len(seeds) > 1:
+                p = stats.ttest_rel(values, full).pvalue
+                compared = (f"{gain:+.2f}", "< 0.001" if p < 0.001 else f"{p:.3f}")
             rates = [list(row["examples_per_second_by_trained_parameters"].values()) for row in runs.values()]
             by_stage = " ".join(f"{statistics.median(stage):.0f}" for stage in zip(*rates, strict=True))
             print(
                 f"| {arm} | {statistics.mean(values):.2f} | {statistics.stdev(values) if len(values) > 1 else 0:.2f} "
-                f"| {len(seeds)} | {f'{gain:+.2f}' if p is not None else ''} | {f'{p:.2f}' if p is not None else ''} "
+                f"| {len(seeds)} | {compared[0]} | {compared[1]} "
                 f"| {statistics.median(row['seconds'] for row in runs.values()):.0f} | {by_stage} |"
             )
 
