@@ -103,8 +103,7 @@ class GradualUnfreezingCallback(ExtensionCallback):
 
     def on_train_begin(self, args, state, control, model=None, optimizer=None, train_dataloader=None, **kwargs):
         super().on_train_begin(args, state, control, **kwargs)
-        if args.world_size > 1:
-            self._check_ddp(args)
+        self._check_ddp(args)
         self._model, self._max_steps = model, state.max_steps
         in_optimizer = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         steps_per_epoch = _steps_per_epoch(train_dataloader, args)
@@ -158,13 +157,13 @@ class GradualUnfreezingCallback(ExtensionCallback):
         find_unused = args.ddp_find_unused_parameters
         if find_unused is None:
             # `ExtendedTrainer` sees to it; the plain Trainer leaves it out under activation checkpointing.
-            find_unused = self.asked or not args.activation_checkpointing
+            find_unused = self.asked or args.world_size == 1 or not args.activation_checkpointing
         if not find_unused or args.ddp_static_graph:
             raise ConfigurationError(
-                f"unfreezing on {args.world_size} processes with ddp_find_unused_parameters="
-                f"{args.ddp_find_unused_parameters}, ddp_static_graph={args.ddp_static_graph}, "
-                f"activation_checkpointing={args.activation_checkpointing}: DDP would wait for the gradients of frozen "
-                "parameters. Pass ddp_find_unused_parameters=True and no ddp_static_graph."
+                f"unfreezing with ddp_find_unused_parameters={args.ddp_find_unused_parameters}, "
+                f"ddp_static_graph={args.ddp_static_graph}, activation_checkpointing={args.activation_checkpointing}: "
+                "on several processes DDP would wait for the gradients of frozen parameters. Pass "
+                "ddp_find_unused_parameters=True and no ddp_static_graph."
             )
 
     def _plan(self, model, in_optimizer: set[int], steps_per_epoch: int | None, max_steps: int) -> None:

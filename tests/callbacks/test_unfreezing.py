@@ -857,10 +857,10 @@ def test_ddp_that_waits_for_every_gradient_is_refused(tmp_path, trainer):
         assert re.search("Pass ddp_find_unused_parameters=True|Set it to True", report["error"])
 
 
-def test_one_process_may_say_so_nevertheless(tmp_path):
+def test_one_process_is_refused_as_well(tmp_path):
     trainer = trainer_of(tmp_path, Unfreezing("steps", 2), max_steps=8, ddp_find_unused_parameters=False)
-    trainer.train()
-    assert first_steps(trainer)["embeddings"] == 6
+    with pytest.raises(ConfigurationError, match="on several processes DDP would wait"):
+        trainer.train()
 
 
 # ---- Resuming ----
