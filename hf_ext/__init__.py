@@ -8,29 +8,59 @@ from hf_ext.arguments import (
     RecipeTrainingArguments,
     RunArguments,
 )
-from hf_ext.assembly import build_trainer, find_learning_rate, technique_images, write_range_test
+from hf_ext.assembly import (
+    build_model,
+    build_trainer,
+    find_learning_rate,
+    technique_images,
+    tokenize_splits,
+    write_range_test,
+)
 from hf_ext.callbacks import (
+    CurriculumCallback,
     DiscriminativeLearningRateCallback,
     EarlyStoppingThresholdCallback,
     ExtensionCallback,
     GradualUnfreezingCallback,
 )
+from hf_ext.callbacks.curriculum import CurriculumArguments
 from hf_ext.callbacks.early_stopping import EarlyStoppingArguments
 from hf_ext.callbacks.learning_rates import LearningRateArguments
 from hf_ext.callbacks.unfreezing import UnfreezingArguments
 from hf_ext.checks import check_same_run, check_training_arguments, check_watched_metrics, resume_point
 from hf_ext.configuration import parse_arguments
+from hf_ext.data.augmentation import AugmentationArguments, DataAugmenter
+from hf_ext.data.augmentation.collator import AugmentingCollator
+from hf_ext.data.difficulty import difficulty_scores, percentile_within_label
+from hf_ext.data.duplicates import exact_duplicates, near_duplicate_pairs, near_duplicates
 from hf_ext.data.loading import TextData, load_text_data
-from hf_ext.data.sampling import LengthGroupedSampler
+from hf_ext.data.preflight import PreflightArguments, PreflightReport, preflight
+from hf_ext.data.preprocessing import (
+    PreprocessingArguments,
+    PreprocessingRunArguments,
+    complete_preprocessing_values,
+    describe_plan,
+    make_plan,
+    preprocess,
+    report_table,
+)
+from hf_ext.data.sampling import CurriculumSampler, CurriculumScheduler, LengthGroupedSampler
+from hf_ext.data.splitting import stratified_group_split
 from hf_ext.data.tokenization import tokenize_dataset
-from hf_ext.defaults import complete_evaluation_values, complete_range_test_values, complete_training_values
+from hf_ext.defaults import (
+    complete_evaluation_values,
+    complete_range_test_values,
+    complete_training_values,
+)
 from hf_ext.errors import ConfigurationError, DataError, UsageError, readable_errors
 from hf_ext.evaluation.compute_metrics import build_compute_metrics
 from hf_ext.evaluation.model_card import write_model_card
 from hf_ext.evaluation.predictions import Predictions
-from hf_ext.evaluation.report import write_report
+from hf_ext.evaluation.report import Supplements, write_report
 from hf_ext.evaluation.significance import bootstrap_intervals, metric_intervals
 from hf_ext.evaluation.tables import results_table
+from hf_ext.experiments.cartography import DataMap, cartography_scores
+from hf_ext.experiments.cross_review import cross_review_scores
 from hf_ext.experiments.lr_finder import LRFinder, LRFinderArguments, NoUsableSlopeError
 from hf_ext.layers import freeze_parameters, layer_groups, unfreeze_parameters
 from hf_ext.lr_schedules import get_cyclical_triangular_schedule, get_slanted_triangular_schedule
@@ -38,20 +68,33 @@ from hf_ext.models import TextCNNConfig, TextCNNForSequenceClassification
 from hf_ext.models.building import TextCNNArguments, build_textcnn, load_config, load_pretrained
 from hf_ext.models.word_tokenizer import build_word_tokenizer, load_word_vectors
 from hf_ext.optimizers import SparseAdamW
+from hf_ext.preparation import augment_training_rows, check_data, curriculum_callbacks
 from hf_ext.results import (
     predict_splits,
     show_dry_run,
     task_of_config,
+    write_preflight,
     write_results,
 )
 from hf_ext.run_record import RunRecord, StartOfRun, check_output_dir, clear_output_dir, start_training_log
+from hf_ext.settings import ALL_SETTINGS, TRAINING_SETTINGS
 from hf_ext.trainers import ExtendedTrainer
 from hf_ext.version import __version__
 
 __all__ = [
+    "ALL_SETTINGS",
+    "TRAINING_SETTINGS",
+    "AugmentationArguments",
+    "AugmentingCollator",
     "ConfigurationError",
+    "CurriculumArguments",
+    "CurriculumCallback",
+    "CurriculumSampler",
+    "CurriculumScheduler",
     "DataArguments",
+    "DataAugmenter",
     "DataError",
+    "DataMap",
     "DiscriminativeLearningRateCallback",
     "EarlyStoppingArguments",
     "EarlyStoppingThresholdCallback",
@@ -67,11 +110,16 @@ __all__ = [
     "ModelArguments",
     "NoUsableSlopeError",
     "Predictions",
+    "PreflightArguments",
+    "PreflightReport",
+    "PreprocessingArguments",
+    "PreprocessingRunArguments",
     "RecipeTrainingArguments",
     "RunArguments",
     "RunRecord",
     "SparseAdamW",
     "StartOfRun",
+    "Supplements",
     "TextCNNArguments",
     "TextCNNConfig",
     "TextCNNForSequenceClassification",
@@ -79,19 +127,29 @@ __all__ = [
     "UnfreezingArguments",
     "UsageError",
     "__version__",
+    "augment_training_rows",
     "bootstrap_intervals",
     "build_compute_metrics",
+    "build_model",
     "build_textcnn",
     "build_trainer",
     "build_word_tokenizer",
+    "cartography_scores",
+    "check_data",
     "check_output_dir",
     "check_same_run",
     "check_training_arguments",
     "check_watched_metrics",
     "clear_output_dir",
     "complete_evaluation_values",
+    "complete_preprocessing_values",
     "complete_range_test_values",
     "complete_training_values",
+    "cross_review_scores",
+    "curriculum_callbacks",
+    "describe_plan",
+    "difficulty_scores",
+    "exact_duplicates",
     "find_learning_rate",
     "freeze_parameters",
     "get_cyclical_triangular_schedule",
@@ -101,19 +159,29 @@ __all__ = [
     "load_pretrained",
     "load_text_data",
     "load_word_vectors",
+    "make_plan",
     "metric_intervals",
+    "near_duplicate_pairs",
+    "near_duplicates",
     "parse_arguments",
+    "percentile_within_label",
     "predict_splits",
+    "preflight",
+    "preprocess",
     "readable_errors",
+    "report_table",
     "results_table",
     "resume_point",
     "show_dry_run",
     "start_training_log",
+    "stratified_group_split",
     "task_of_config",
     "technique_images",
     "tokenize_dataset",
+    "tokenize_splits",
     "unfreeze_parameters",
     "write_model_card",
+    "write_preflight",
     "write_range_test",
     "write_report",
     "write_results",

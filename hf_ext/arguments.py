@@ -8,7 +8,10 @@ import transformers
 from hf_ext.errors import ConfigurationError
 from hf_ext.lr_schedules import OWN_SCHEDULES, ExtendedSchedulerType
 
-SECTIONS = ("model", "training", "data", "augmentation", "wandb", "run")
+SECTIONS = (
+    "model", "textcnn", "data", "preprocessing", "augmentation", "preflight", "training", "curriculum", "unfreezing",
+    "learning_rates", "lr_finder", "early_stopping", "wandb", "run", "later",
+)  # fmt: skip
 
 # The training guide's names -> the standard fields that they set. A section's own names come first.
 ALIASES = {
@@ -335,12 +338,6 @@ class LaterArguments:
 
     _argument_group_name = "not in this version yet (parsed, and said when used)"
 
-    augmentation_enabled: bool = field(default=False, metadata={"help": "Augment the training texts."})
-    augmentation_techniques: list[str] | None = field(
-        default=None,
-        metadata={"help": "synonym_replacement, random_insertion, random_swap, random_deletion."},
-    )
-    augmentation_prob: float | None = field(default=None, metadata={"help": "Share of words to change."})
     wandb_project: str | None = field(default=None, metadata={"help": "Weights & Biases project."})
     wandb_entity: str | None = field(default=None, metadata={"help": "Weights & Biases team or user."})
     wandb_tags: list[str] | None = field(default=None, metadata={"help": "Weights & Biases tags."})
@@ -349,7 +346,6 @@ class LaterArguments:
     def notes(self) -> list[str]:
         """One sentence a technique that was asked for and has no effect in this run."""
         asked = {
-            "data.augmentation": self.augmentation_enabled,
             "the wandb section": any((self.wandb_project, self.wandb_entity, self.wandb_tags, self.wandb_notes)),
         }
         return [

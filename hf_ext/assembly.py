@@ -1,16 +1,25 @@
 """From arguments and data to a trainer: what the recipes that train have in common."""
 
 from pathlib import Path
-from typing import Any
 
-from transformers import DataCollatorWithPadding, TrainerCallback, set_seed
+from datasets import Dataset, DatasetDict
+from transformers import (
+    DataCollatorWithPadding,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    set_seed,
+)
 
 from hf_ext.arguments import DataArguments, ModelArguments, RecipeTrainingArguments, RunArguments
 from hf_ext.callbacks.unfreezing import GradualUnfreezingCallback
 from hf_ext.checks import found_learning_rate
-from hf_ext.data.loading import TextData
+from hf_ext.data.augmentation import DataAugmenter
+from hf_ext.data.augmentation.collator import AugmentingCollator
+from hf_ext.data.labels import Task
 from hf_ext.data.tokenization import tokenize_dataset
 from hf_ext.evaluation.report import Image
+from hf_ext.experiments.cartography import DataMap
 from hf_ext.experiments.lr_finder import LRFinder, LRFinderArguments, NoUsableSlopeError
 from hf_ext.models.building import TextCNNArguments, build_textcnn, load_pretrained
 from hf_ext.run_record import write_json
@@ -20,44 +29,61 @@ from hf_ext.trainers.base import ExtendedTrainer
 REPEATS = (1, 2, 4)
 
 
-def build_trainer(
+def build_model(
     model_args: ModelArguments,
     cnn_args: TextCNNArguments,
     data_args: DataArguments,
     training_args: RecipeTrainingArguments,
-    run_args: RunArguments,
-    data: TextData,
-    compute_metrics=None,
-    callbacks: list[TrainerCallback] | None = None,
-) -> tuple[ExtendedTrainer, dict[str, Any], list[str]]:
+    task: Task,
+    texts: list,
+):
     """
-    A model for the data, the data as token ids, and a trainer of both. Nothing is written.
+    A model for the task, and its tokenizer. Nothing is written.
 
     Args:
         model_args ([`ModelArguments`]): Which model.
         cnn_args ([`TextCNNArguments`]): Its architecture, for `model_type="textcnn"`.
-        data_args ([`DataArguments`]): How texts are cut and tokenised.
-        training_args ([`RecipeTrainingArguments`]): How it is trained.
-        run_args ([`RunArguments`]): `sparse_embeddings`.
-        data ([`TextData`]): Texts and labels.
-        compute_metrics (`Callable`, *optional*): As the Trainer's.
-        callbacks (`list[TrainerCallback]`, *optional*): Techniques.
+        data_args ([`DataArguments`]): `max_seq_length`.
+        training_args ([`RecipeTrainingArguments`]): `seed` and `use_cpu`.
+        task ([`Task`]): What is predicted.
+        texts (`list`): The training texts, strings or pairs, for the TextCNN's word list.
 
     Returns:
-        `tuple`: The trainer, the tokenised splits, and sentences that a reader of the results has to know.
+        `tuple`: The model, the tokenizer, and sentences that a reader of the results has to know.
     """
     set_seed(training_args.seed)
     notes: list[str] = []
     if model_args.model_type == "textcnn":
-        model, tokenizer, notes = build_textcnn(
-            model_args, cnn_args, data.task, data.texts("train"), data_args.max_seq_length
-        )
+        model, tokenizer, notes = build_textcnn(model_args, cnn_args, task, texts, data_args.max_seq_length)
     else:
-        model, tokenizer = load_pretrained(model_args, data.task, training_args.use_cpu)
+        model, tokenizer = load_pretrained(model_args, task, training_args.use_cpu)
     tokenizer.model_max_length = min(data_args.max_seq_length, tokenizer.model_max_length)
+    return model, tokenizer, notes
+
+
+def tokenize_splits(
+    tokenizer: PreTrainedTokenizerBase,
+    data_args: DataArguments,
+    training_args: RecipeTrainingArguments,
+    splits: DatasetDict,
+) -> dict[str, Dataset]:
+    """
+    All splits as token ids; the training rows keep their texts and numbers beside them.
+
+    Args:
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): Its `model_max_length` cuts the texts.
+        data_args ([`DataArguments`]): How texts are tokenised.
+        training_args ([`RecipeTrainingArguments`]): For several processes, of which one fills the cache.
+        splits ([`~datasets.DatasetDict`]): Texts and labels.
+
+    Returns:
+        `dict[str, Dataset]`
+    """
+    encoded = {}
     with training_args.main_process_first(desc="tokenising"):
-        encoded = {
-            split: tokenize_dataset(
+        for split, dataset in splits.items():
+            kept = [name for name in dataset.column_names if name != "label"] if split == "train" else ()
+            encoded[split] = tokenize_dataset(
                 dataset,
                 tokenizer,
                 tokenizer.model_max_length,
@@ -65,21 +91,53 @@ def build_trainer(
                 num_proc=data_args.preprocessing_num_workers,
                 load_from_cache_file=not data_args.overwrite_cache,
                 description=f"Tokenising {split}",
+                keep_columns=tuple(kept),
             )
-            for split, dataset in data.splits.items()
-        }
-    trainer = ExtendedTrainer(
+    return encoded
+
+
+def build_trainer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    encoded: dict[str, Dataset],
+    training_args: RecipeTrainingArguments,
+    run_args: RunArguments,
+    compute_metrics=None,
+    callbacks: list[TrainerCallback] | None = None,
+    augmenter: DataAugmenter | None = None,
+) -> ExtendedTrainer:
+    """
+    A trainer of a model on tokenised data. Nothing is written.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`]): From [`build_model`].
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): From [`build_model`].
+        encoded (`dict[str, Dataset]`): From [`tokenize_splits`].
+        training_args ([`RecipeTrainingArguments`]): How it is trained.
+        run_args ([`RunArguments`]): `sparse_embeddings`.
+        compute_metrics (`Callable`, *optional*): As the Trainer's.
+        callbacks (`list[TrainerCallback]`, *optional*): Techniques.
+        augmenter ([`DataAugmenter`], *optional*): Makes a fresh copy of every training text in every epoch.
+
+    Returns:
+        [`ExtendedTrainer`]
+    """
+    collator = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8 if training_args.fp16 else None)
+    train = encoded.get("train")
+    if augmenter is not None and train is not None:
+        collator = AugmentingCollator(tokenizer, augmenter, collator)
+        train = train.add_column("row", range(len(train)))
+    return ExtendedTrainer(
         model=model,
         args=training_args,
-        train_dataset=encoded.get("train"),
+        train_dataset=train,
         eval_dataset=encoded.get("validation"),
         processing_class=tokenizer,
-        data_collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8 if training_args.fp16 else None),
+        data_collator=collator,
         compute_metrics=compute_metrics,
         callbacks=callbacks,
         sparse_embeddings={"auto": None, "on": True, "off": False}[run_args.sparse_embeddings],
     )
-    return trainer, encoded, notes
 
 
 def find_learning_rate(
@@ -151,7 +209,11 @@ def write_range_test(output_dir: Path, finder: LRFinder, method: str) -> Image:
 
 
 def technique_images(
-    output_dir: Path, callbacks: list[TrainerCallback], finder: LRFinder | None, method: str
+    output_dir: Path,
+    callbacks: list[TrainerCallback],
+    finder: LRFinder | None,
+    method: str,
+    data_map: DataMap | None = None,
 ) -> list[Image]:
     """
     Draw what the techniques of a run did.
@@ -161,6 +223,7 @@ def technique_images(
         callbacks (`list[TrainerCallback]`): The run's callbacks, after training.
         finder ([`LRFinder`], *optional*): The run's range test.
         method (`str`): The suggestion that was taken.
+        data_map ([`DataMap`], *optional*): What the curriculum's scores are from.
 
     Returns:
         `list[Image]`: For the report.
@@ -170,4 +233,9 @@ def technique_images(
         if isinstance(callback, GradualUnfreezingCallback):
             path = output_dir / "unfreezing.png"
             images.append(Image("Gradual unfreezing", path, callback.plot(path)))
+    if data_map is not None:
+        path = output_dir / "cartography.png"
+        data_map.plot(path)
+        about = f"How sure the model was of each training row's label over {data_map.epochs} epochs."
+        images.append(Image("Dataset cartography", path, about))
     return images + ([write_range_test(output_dir, finder, method)] if finder is not None else [])

@@ -81,7 +81,13 @@ def check_same_run(
             f"{checkpoint} was trained on other rows (or another split of them) than are given now, so words and "
             "classes may have other ids. Give the same data, or start anew in another output_dir."
         )
-    sections = {"model": "model", "textcnn": "model", "learning_rates": "set of layer-wise learning rates"}
+    sections = {
+        "model": "model",
+        "textcnn": "model",
+        "augmentation": "augmentation",
+        "curriculum": "curriculum",
+        "learning_rates": "set of layer-wise learning rates",
+    }
     if not allow_changed_unfreezing:
         sections["unfreezing"] = "unfreezing schedule"
     for section, meaning in sections.items():

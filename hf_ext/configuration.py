@@ -29,6 +29,7 @@ def parse_arguments(
     description: str,
     file_flags: tuple[str, ...] = ("--args",),
     complete: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    others: Iterable[type] = (),
 ) -> tuple:
     """
     Merge configuration files and the command line into dataclasses.
@@ -44,6 +45,8 @@ def parse_arguments(
         description (`str`): What `--help` opens with.
         file_flags (`tuple[str, ...]`, *optional*, defaults to `("--args",)`): Flags that name a configuration file.
         complete (`Callable`, *optional*): From the values that were given to all that follow from them.
+        others (`Iterable[type]`, *optional*): Dataclasses of other recipes. Files may hold their fields too, so that
+            one file serves several recipes; they are checked like the rest, and left to those recipes.
 
     Returns:
         `tuple`: An instance of each dataclass.
@@ -52,17 +55,14 @@ def parse_arguments(
         ConfigurationError: Unknown key or flag (with the nearest valid name), wrong type or choice (with file, key,
             value and what is valid), unreadable file.
     """
-    fields = {
-        name: hint
-        for dataclass_type in dataclass_types
-        for name, hint in typing.get_type_hints(dataclass_type).items()
-        if name in dataclass_type.__dataclass_fields__ and dataclass_type.__dataclass_fields__[name].init
-    }
+    fields = _typed_fields(dataclass_types)
+    in_files = {**_typed_fields(others), **fields}
     parser = _Parser(dataclass_types, description=description, allow_abbrev=False)
     files, rest = split_files(argv, file_flags)
     values: dict[str, Any] = {}
     for path in files:
-        values.update(_resolve(_flatten(read_configuration(path), fields, path), fields, str(path)))
+        found = _resolve(_flatten(read_configuration(path), in_files, path), in_files, str(path))
+        values.update({name: value for name, value in found.items() if name in fields})
     values.update(_resolve(parser.given(rest), fields, COMMAND_LINE))
     if complete is not None:
         values = complete(values)
@@ -235,6 +235,15 @@ class _Parser(HfArgumentParser):
         raise ConfigurationError(f"The command line: {message}.")
 
 
+def _typed_fields(dataclass_types: Iterable[type]) -> dict[str, Any]:
+    return {
+        name: hint
+        for dataclass_type in dataclass_types
+        for name, hint in typing.get_type_hints(dataclass_type).items()
+        if name in dataclass_type.__dataclass_fields__ and dataclass_type.__dataclass_fields__[name].init
+    }
+
+
 def _unknown(name: str, valid: Iterable[str], where: str) -> str:
     if name in REPLACED:
         return f"{where}, which is gone: use {REPLACED[name]}."
@@ -246,7 +255,8 @@ def _flatten(content: dict, fields: dict[str, Any], path: Path, section: str = "
     flat: dict[str, Any] = {}
     for key, value in content.items():
         qualified = f"{section}.{key}"
-        if isinstance(value, dict) and key not in fields:
+        # `unfreezing` is a section and a field of it.
+        if isinstance(value, dict) and (key in SECTIONS or key not in fields):
             if key not in SECTIONS:
                 raise ConfigurationError(
                     f"{path} has the section {key!r}, which does not exist.{nearest(str(key), SECTIONS)}"

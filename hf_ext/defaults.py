@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from hf_ext.data.difficulty import TRAINED_SCORERS
 from hf_ext.errors import ConfigurationError
 from hf_ext.models.building import TextCNNArguments
 from hf_ext.precision import resolve_mixed_precision
@@ -45,6 +46,11 @@ def complete_training_values(values: dict[str, Any]) -> dict[str, Any]:
         raise ConfigurationError(
             "learning_rate=auto with head_learning_rate: the range test keeps the ratio of the two, which is not known "
             "then. Give the head a multiple: --learning_rate_scales '{\"head\": 10}'."
+        )
+    if values.get("find_learning_rate") and values.get("curriculum") in TRAINED_SCORERS:
+        raise ConfigurationError(
+            f"learning_rate=auto with curriculum={values['curriculum']}: its scores take training runs before the rate "
+            "is known. Find the rate with run_lr_finder.py first, and pass it as a number."
         )
     if values.get("model_type") and values.get("do_train") is False:
         raise ConfigurationError(

@@ -10,13 +10,14 @@ from transformers import Trainer
 
 from hf_ext.data.labels import REGRESSION, SINGLE_LABEL, Task
 from hf_ext.data.loading import TextData
+from hf_ext.data.preflight.report import PreflightReport
 from hf_ext.errors import UsageError
 from hf_ext.evaluation.model_card import write_model_card
 from hf_ext.evaluation.predictions import Predictions
-from hf_ext.evaluation.report import Image, write_report
+from hf_ext.evaluation.report import Supplements, write_report
 from hf_ext.evaluation.significance import metric_intervals
 from hf_ext.evaluation.tables import results_table
-from hf_ext.run_record import RunRecord
+from hf_ext.run_record import RunRecord, write_json
 
 # What the results files call a split's metrics, as in the library's own examples.
 PREFIXES = {"validation": "eval", "test": "test"}
@@ -28,8 +29,8 @@ def task_of_config(config) -> Task:
     return Task(problem_type, [config.id2label[index] for index in range(config.num_labels)])
 
 
-def show_dry_run(record: RunRecord, data: TextData, notes: list[str]) -> None:
-    """Print the resolved configuration and what the data holds."""
+def show_dry_run(record: RunRecord, data: TextData, notes: list[str], findings: PreflightReport | None = None) -> None:
+    """Print the resolved configuration, what the data holds, and what the preflight found."""
     print(json.dumps(record.facts["arguments"], indent=2, default=str))
     print(f"\nTask: {data.task.problem_type}, {len(data.task.label_names)} outputs")
     for split, dataset in data.splits.items():
@@ -40,7 +41,18 @@ def show_dry_run(record: RunRecord, data: TextData, notes: list[str]) -> None:
         print(f"{split}: {len(dataset):,} rows{counts}")
     for note in notes:
         print(f"Note: {note}")
+    if findings is not None:
+        print(f"\n{findings.table()}\n")
     print("Dry run: nothing was trained or written.")
+
+
+def write_preflight(output_dir: Path, findings: PreflightReport | None) -> None:
+    """Write `preflight.json`, and print what is not as it should be."""
+    if findings is None:
+        return
+    write_json(output_dir / "preflight.json", findings.as_dict())
+    if findings.verdict in ("warn", "fail"):
+        print(f"{findings.summary()}\n  Rows and what to do: {output_dir / 'preflight.json'}, later also report.html.")
 
 
 def predict_splits(
@@ -96,7 +108,7 @@ def write_results(
     notes: list[str],
     base_model: str | None = None,
     model_card: bool = True,
-    images: list[Image] | None = None,
+    supplements: Supplements | None = None,
 ) -> None:
     """
     Write predictions, report, model card (for a trained model) and `run.json`, and print the table of results.
@@ -111,7 +123,7 @@ def write_results(
         notes (`list[str]`): What a reader has to know.
         base_model (`str`, *optional*): The pretrained model that was fine-tuned.
         model_card (`bool`, *optional*, defaults to `True`): Whether there is a model in the folder to describe.
-        images (`list[Image]`, *optional*): Pictures of the techniques that were used.
+        supplements ([`Supplements`], *optional*): What there is to show besides the results.
     """
     intervals = {split: metric_intervals(items) for split, items in predictions.items() if items.labels is not None}
     for split, items in predictions.items():
@@ -127,7 +139,7 @@ def write_results(
         history=history,
         run=run,
         notes=notes,
-        images=images,
+        supplements=supplements,
     )
     if model_card:
         write_model_card(

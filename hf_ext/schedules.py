@@ -5,6 +5,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 
 UNITS = ("epochs", "steps", "fraction")
+PACINGS = ("linear", "root", "log", "exp", "step")
 
 
 def slanted_triangular(step: int, total_steps: int, cut_frac: float = 0.1, ratio: float = 32.0) -> float:
@@ -84,3 +85,45 @@ def stages_begun(step: int, begins: Sequence[int]) -> int:
         `int`: From 0 to `len(begins)`.
     """
     return bisect_right(begins, step)
+
+
+def competence(moment: float, total: float, initial: float = 0.3, final: float = 1.0, pacing: str = "linear") -> float:
+    r"""
+    The share of the rows, from the easiest on, that a curriculum draws from.
+
+    With $u = \min(1, t / T)$, $c_0$ = `initial` and $c_1$ = `final`:
+
+    - `"linear"`: $c_0 + u (c_1 - c_0)$, what Platanios et al. (2019) call competence with p = 1.
+    - `"root"`: $\sqrt{u (c_1^2 - c_0^2) + c_0^2}$, their p = 2 for any $c_1$: what is new gets a share of the training
+      that does not shrink as there is more of it.
+    - `"log"`: $c_0 + (c_1 - c_0) \max(0, 1 + 0.1 \ln(u + e^{-10}))$, early most of the rows.
+    - `"exp"`: $c_0 + (c_1 - c_0) (e^{10 u} - 1) / (e^{10} - 1)$, most of the rows late.
+    - `"step"`: $c_0$ before $T$, then $c_1$.
+
+    Wu, Dyer & Neyshabur (2021) compare such functions, for images.
+
+    Args:
+        moment (`float`): What has been trained, $t$, in any unit.
+        total (`float`): When `final` is reached, $T$, in the same unit; above 0.
+        initial (`float`, *optional*, defaults to 0.3): Share at the start, in (0, 1].
+        final (`float`, *optional*, defaults to 1.0): Share from `total` on, at least `initial`.
+        pacing (`str`, *optional*, defaults to `"linear"`): One of `"linear"`, `"root"`, `"log"`, `"exp"`, `"step"`.
+
+    Returns:
+        `float`: From `initial` to `final`, never less than at an earlier moment.
+    """
+    u = moment / total
+    if u >= 1:
+        return float(final)
+    if pacing == "root":
+        share = math.sqrt(u * (final**2 - initial**2) + initial**2)
+    else:
+        progress = {
+            "linear": lambda: u,
+            "log": lambda: 1 + 0.1 * math.log(u + math.exp(-10)),
+            "exp": lambda: math.expm1(10 * u) / math.expm1(10),
+            "step": lambda: 0.0,
+        }[pacing]()
+        share = initial + (final - initial) * progress
+    # Rounding, and the logarithm's last bit, must not carry it over its ends.
+    return float(min(max(share, initial), final))

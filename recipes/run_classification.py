@@ -9,6 +9,8 @@
         --train_file train.json
 
     accelerate launch recipes/run_classification.py configs/classification/ulmfit.json
+    accelerate launch recipes/run_classification.py configs/quickstart.json --augmentation_enabled true \\
+        --curriculum length --num_train_epochs 6 --output_dir outputs/techniques
 
 JSON and YAML files are merged from left to right; flags win. Without --do_train, --do_eval or --do_predict, all that
 the data allows is done. output_dir then holds the model, predictions, results, report.html and run.json.
@@ -19,26 +21,23 @@ import sys
 from accelerate import PartialState
 
 from hf_ext import (
-    DataArguments,
-    EarlyStoppingArguments,
-    LaterArguments,
-    LearningRateArguments,
-    LRFinderArguments,
-    ModelArguments,
-    RecipeTrainingArguments,
-    RunArguments,
+    ALL_SETTINGS,
+    TRAINING_SETTINGS,
     RunRecord,
     StartOfRun,
-    TextCNNArguments,
-    UnfreezingArguments,
+    Supplements,
+    augment_training_rows,
     build_compute_metrics,
+    build_model,
     build_trainer,
+    check_data,
     check_output_dir,
     check_same_run,
     check_training_arguments,
     check_watched_metrics,
     clear_output_dir,
     complete_training_values,
+    curriculum_callbacks,
     find_learning_rate,
     load_config,
     load_text_data,
@@ -50,27 +49,20 @@ from hf_ext import (
     start_training_log,
     task_of_config,
     technique_images,
+    tokenize_splits,
+    write_preflight,
     write_results,
 )
 
-ARGUMENTS = {
-    "model": ModelArguments,
-    "textcnn": TextCNNArguments,
-    "data": DataArguments,
-    "training": RecipeTrainingArguments,
-    "unfreezing": UnfreezingArguments,
-    "learning_rates": LearningRateArguments,
-    "lr_finder": LRFinderArguments,
-    "early_stopping": EarlyStoppingArguments,
-    "run": RunArguments,
-    "later": LaterArguments,
-}
-
 
 def main(argv: list[str]) -> None:
-    parsed = parse_arguments(ARGUMENTS.values(), argv, __doc__, complete=complete_training_values)
-    model_args, cnn_args, data_args, training_args, unfreezing, rates, finder_args, stopping, run_args, later = parsed
-    record = RunRecord(argv, dict(zip(ARGUMENTS, parsed, strict=True)))
+    parsed = parse_arguments(
+        TRAINING_SETTINGS.values(), argv, __doc__, complete=complete_training_values, others=ALL_SETTINGS.values()
+    )
+    settings = dict(zip(TRAINING_SETTINGS, parsed, strict=True))
+    model_args, cnn_args, data_args = settings["model"], settings["textcnn"], settings["data"]
+    training_args, run_args, finder_args = settings["training"], settings["run"], settings["lr_finder"]
+    record = RunRecord(argv, settings)
     check_training_arguments(training_args)
     checkpoint = resume_point(training_args)
     output_dir = check_output_dir(
@@ -86,26 +78,42 @@ def main(argv: list[str]) -> None:
         ("validation", training_args.do_eval),
         ("test", training_args.do_predict),
     ]
-    data = load_text_data(data_args, model_args, tuple(name for name, use in wanted if use), trained_task)
-    notes = data.notes + later.notes() + training_args.precision_notes(run_args.mixed_precision)
-    compute_metrics = build_compute_metrics(data.task.problem_type, data_args.metric_name)
-    check_watched_metrics(training_args, compute_metrics, data, stopping.early_stopping_metric)
-    record.add(data=data.fingerprint(), notes=notes)
+    needed = tuple(name for name, use in wanted if use)
+    given = load_text_data(data_args, model_args, needed, trained_task, settings["curriculum"].number_columns())
+    notes = given.notes + settings["later"].notes() + training_args.precision_notes(run_args.mixed_precision)
+    compute_metrics = build_compute_metrics(given.task.problem_type, data_args.metric_name)
+    check_watched_metrics(training_args, compute_metrics, given, settings["early_stopping"].early_stopping_metric)
+    record.add(data=given.fingerprint(), notes=notes)
     if training_args.do_train:
         check_same_run(checkpoint, record.facts["arguments"], record.facts["data"], run_args.allow_changed_unfreezing)
+
+    augmentation, workers = settings["augmentation"], data_args.preprocessing_num_workers
+    data, added, samples = augment_training_rows(augmentation, given, training_args.seed, workers)
+    texts = data.texts("train") if "train" in data.splits else []
+    model, tokenizer, built = build_model(model_args, cnn_args, data_args, training_args, data.task, texts)
+    notes += added + built
+    findings = check_data(settings["preflight"], given, tokenizer)
     if run_args.dry_run:
-        show_dry_run(record, data, notes)
+        show_dry_run(record, data, notes, findings)
         return
 
-    callbacks = [
-        *unfreezing.callbacks(run_args.allow_changed_unfreezing),
-        *rates.callbacks(),
-        *stopping.callbacks(),
-    ]
-    trainer, encoded, built = build_trainer(
-        model_args, cnn_args, data_args, training_args, run_args, data, compute_metrics, callbacks
+    def fresh_trainer(rows, args):
+        model, tokenizer, _ = build_model(model_args, cnn_args, data_args, args, data.task, texts)
+        return build_trainer(model, tokenizer, {"train": rows}, args, run_args, callbacks=rates)
+
+    encoded = tokenize_splits(tokenizer, data_args, training_args, data.splits)
+    rates = settings["learning_rates"].callbacks()
+    curriculum, data_map = curriculum_callbacks(
+        settings["curriculum"], fresh_trainer, encoded.get("train"), training_args, record.facts["arguments"]
     )
-    notes += built
+    callbacks = [
+        *settings["unfreezing"].callbacks(run_args.allow_changed_unfreezing),
+        *rates,
+        *curriculum,
+        *settings["early_stopping"].callbacks(),
+    ]
+    on_the_fly = augmentation.augmenter(training_args.seed) if augmentation.augmentation_on_the_fly else None
+    trainer = build_trainer(model, tokenizer, encoded, training_args, run_args, compute_metrics, callbacks, on_the_fly)
     finder = None
     if finder_args.find_learning_rate and training_args.do_train:
         finder, note = find_learning_rate(trainer, finder_args, checkpoint)
@@ -118,6 +126,7 @@ def main(argv: list[str]) -> None:
         start_training_log(output_dir)
         if training_args.do_train:
             record.write(output_dir)
+        write_preflight(output_dir, findings)
         for note in notes:
             print(f"Note: {note}")
 
@@ -135,9 +144,10 @@ def main(argv: list[str]) -> None:
     if trainer.is_world_process_zero():
         base, history = model_args.model_name_or_path, trainer.state.log_history
         title = model_args.name or base or "TextCNN"
-        images = technique_images(output_dir, callbacks, finder, finder_args.lr_finder_method)
+        images = technique_images(output_dir, callbacks, finder, finder_args.lr_finder_method, data_map)
+        shown = Supplements(images, samples, findings.as_dict() if findings else None)
         write_results(
-            output_dir, title, predictions, metrics, history, record, notes, base, training_args.do_train, images
+            output_dir, title, predictions, metrics, history, record, notes, base, training_args.do_train, shown
         )
     if training_args.push_to_hub:
         trainer.push_to_hub()

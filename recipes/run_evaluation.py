@@ -13,10 +13,9 @@ from accelerate import PartialState
 from transformers import DataCollatorWithPadding
 
 from hf_ext import (
+    ALL_SETTINGS,
     DataArguments,
-    EarlyStoppingArguments,
     ExtendedTrainer,
-    LaterArguments,
     ModelArguments,
     RecipeTrainingArguments,
     RunArguments,
@@ -38,19 +37,17 @@ from hf_ext import (
     write_results,
 )
 
-ARGUMENTS = (
-    ModelArguments,
-    DataArguments,
-    RecipeTrainingArguments,
-    RunArguments,
-    EarlyStoppingArguments,
-    LaterArguments,
-)
+ARGUMENTS = (ModelArguments, DataArguments, RecipeTrainingArguments, RunArguments)
 
 
 def main(argv: list[str]) -> None:
-    model_args, data_args, training_args, run_args, _, _ = parse_arguments(
-        ARGUMENTS, argv, __doc__, file_flags=("--args", "--data_config"), complete=complete_evaluation_values
+    model_args, data_args, training_args, run_args = parse_arguments(
+        ARGUMENTS,
+        argv,
+        __doc__,
+        file_flags=("--args", "--data_config"),
+        complete=complete_evaluation_values,
+        others=ALL_SETTINGS.values(),
     )
     record = RunRecord(argv, {"model": model_args, "data": data_args, "training": training_args, "run": run_args})
     output_dir = check_output_dir(training_args.output_dir, run_args.overwrite, model=model_args.model_name_or_path)

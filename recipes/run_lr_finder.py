@@ -11,17 +11,11 @@ suggestions) and lr_finder.png. No model is saved; `run_classification.py --lear
 import sys
 
 from hf_ext import (
-    DataArguments,
-    EarlyStoppingArguments,
-    LaterArguments,
-    LearningRateArguments,
+    ALL_SETTINGS,
+    TRAINING_SETTINGS,
     LRFinder,
-    LRFinderArguments,
-    ModelArguments,
-    RecipeTrainingArguments,
-    RunArguments,
-    TextCNNArguments,
-    UnfreezingArguments,
+    augment_training_rows,
+    build_model,
     build_trainer,
     check_output_dir,
     check_training_arguments,
@@ -31,26 +25,18 @@ from hf_ext import (
     load_text_data,
     parse_arguments,
     readable_errors,
+    tokenize_splits,
     write_range_test,
-)
-
-ARGUMENTS = (
-    ModelArguments,
-    TextCNNArguments,
-    DataArguments,
-    RecipeTrainingArguments,
-    UnfreezingArguments,
-    LearningRateArguments,
-    LRFinderArguments,
-    EarlyStoppingArguments,
-    RunArguments,
-    LaterArguments,
 )
 
 
 def main(argv: list[str]) -> None:
-    parsed = parse_arguments(ARGUMENTS, argv, __doc__, complete=complete_range_test_values)
-    model_args, cnn_args, data_args, training_args, _, rates, finder_args, _, run_args, _ = parsed
+    parsed = parse_arguments(
+        TRAINING_SETTINGS.values(), argv, __doc__, complete=complete_range_test_values, others=ALL_SETTINGS.values()
+    )
+    settings = dict(zip(TRAINING_SETTINGS, parsed, strict=True))
+    model_args, data_args, training_args = settings["model"], settings["data"], settings["training"]
+    run_args, finder_args, augmentation = settings["run"], settings["lr_finder"], settings["augmentation"]
     check_training_arguments(training_args)
     output_dir = check_output_dir(training_args.output_dir, run_args.overwrite, model=model_args.model_name_or_path)
     if model_args.model_name_or_path is not None:
@@ -59,8 +45,20 @@ def main(argv: list[str]) -> None:
     if run_args.dry_run:
         print(f"{len(data.splits['train']):,} training rows, {finder_args}\nDry run: nothing was trained or written.")
         return
-    trainer, _, _ = build_trainer(
-        model_args, cnn_args, data_args, training_args, run_args, data, callbacks=rates.callbacks()
+    data, _, _ = augment_training_rows(augmentation, data, training_args.seed, data_args.preprocessing_num_workers)
+    model, tokenizer, _ = build_model(
+        model_args, settings["textcnn"], data_args, training_args, data.task, data.texts("train")
+    )
+    encoded = tokenize_splits(tokenizer, data_args, training_args, data.splits)
+    on_the_fly = augmentation.augmenter(training_args.seed) if augmentation.augmentation_on_the_fly else None
+    trainer = build_trainer(
+        model,
+        tokenizer,
+        encoded,
+        training_args,
+        run_args,
+        callbacks=settings["learning_rates"].callbacks(),
+        augmenter=on_the_fly,
     )
     finder = LRFinder.from_trainer(trainer)
     finder.range_test(

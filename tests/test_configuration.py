@@ -8,27 +8,13 @@ from transformers.trainer_utils import IntervalStrategy, SchedulerType
 from transformers.training_args import OptimizerNames
 
 from hf_ext.arguments import DataArguments, LaterArguments, ModelArguments, RecipeTrainingArguments, RunArguments
-from hf_ext.callbacks.early_stopping import EarlyStoppingArguments
-from hf_ext.callbacks.learning_rates import LearningRateArguments
-from hf_ext.callbacks.unfreezing import UnfreezingArguments
 from hf_ext.configuration import convert, nearest, parse_arguments, read_configuration, split_files
+from hf_ext.data.augmentation import AugmentationArguments
 from hf_ext.defaults import complete_training_values
 from hf_ext.errors import ConfigurationError
-from hf_ext.experiments.lr_finder import LRFinderArguments
-from hf_ext.models.building import TextCNNArguments
+from hf_ext.settings import ALL_SETTINGS, TRAINING_SETTINGS
 
-ALL = (
-    ModelArguments,
-    TextCNNArguments,
-    DataArguments,
-    RecipeTrainingArguments,
-    UnfreezingArguments,
-    LearningRateArguments,
-    LRFinderArguments,
-    EarlyStoppingArguments,
-    RunArguments,
-    LaterArguments,
-)
+ALL = tuple(TRAINING_SETTINGS.values())
 
 
 class Parsed:
@@ -105,7 +91,7 @@ def test_sections_only_group(parse, write):
             "dry_run": True,
         },
     )
-    for dataclass_type in (ModelArguments, DataArguments, RunArguments, LaterArguments):
+    for dataclass_type in (ModelArguments, DataArguments, AugmentationArguments, RunArguments, LaterArguments):
         assert parse(sections)[dataclass_type] == parse(flat)[dataclass_type]
     parsed = parse(sections)
     assert (parsed.num_labels, parsed.learning_rate, parsed.name, parsed.max_seq_length) == (3, 0.5, "deep", 9)
@@ -621,13 +607,29 @@ def test_guide_data_and_wandb_blocks(parse, write):
 
 def test_techniques_that_are_not_here_yet_say_so(parse, write):
     assert parse()[LaterArguments].notes() == []
-    for text, subject in ((AUGMENTATION, "data.augmentation"), (WANDB, "wandb")):
-        (note,) = parse(write("a.yaml", text))[LaterArguments].notes()
-        assert note.startswith("No effect in this run: ") and subject in note
-    files = [write("a.yaml", ADVANCED), write("b.yaml", AUGMENTATION), write("c.yaml", WANDB)]
-    assert len(parse(*files)[LaterArguments].notes()) == 2
-    switched_off = write("d.yaml", "data:\n  augmentation:\n    enabled: false\n    probability: 0.1\n")
-    assert parse(switched_off)[LaterArguments].notes() == []
+    (note,) = parse(write("a.yaml", WANDB))[LaterArguments].notes()
+    assert note.startswith("No effect in this run: ") and "wandb" in note
+
+
+def test_a_file_may_hold_settings_of_other_recipes(parse, write):
+    shared = write("a.yaml", "data:\n  max_seq_length: 9\npreprocessing:\n  clean_html: true\n")
+    assert parse(shared, others=ALL_SETTINGS.values()).max_seq_length == 9
+    with pytest.raises(ConfigurationError, match="clean_html"):
+        parse(shared)
+    wrong = write("b.yaml", "preprocessing:\n  clean_html: maybe\n")
+    with pytest.raises(ConfigurationError, match=r"b.yaml: clean_html is 'maybe'; it must be true or false"):
+        parse(wrong, others=ALL_SETTINGS.values())
+    # Flags are of the recipe that is called.
+    with pytest.raises(ConfigurationError, match="--clean_html, which does not exist"):
+        parse("--clean_html", "true", others=ALL_SETTINGS.values())
+
+
+def test_a_section_may_have_the_name_of_one_of_its_fields(parse, write):
+    unfreezing = {"unfreezing": "epochs", "unfreezing_interval": 2.0}
+    nested = {"unfreezing": unfreezing, "curriculum": {"curriculum": "length"}}
+    parsed = parse(write("a.json", nested))
+    assert (parsed.unfreezing, parsed.unfreezing_interval, parsed.curriculum) == ("epochs", 2.0, "length")
+    assert parse(write("b.json", {"curriculum": "rarity"})).curriculum == "rarity"
 
 
 def test_help_lists_sections_and_other_names(parse, capsys):

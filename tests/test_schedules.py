@@ -1,13 +1,23 @@
 """The functions of progress against the papers' formulas, against torch, and against exact fractions."""
 
+import itertools
 import math
+from decimal import Decimal, getcontext
 from fractions import Fraction
 
 import pytest
 import torch
 from torch.optim.lr_scheduler import CyclicLR
 
-from hf_ext.schedules import UNITS, cyclical_triangular, slanted_triangular, stages_begun, to_step
+from hf_ext.schedules import (
+    PACINGS,
+    UNITS,
+    competence,
+    cyclical_triangular,
+    slanted_triangular,
+    stages_begun,
+    to_step,
+)
 
 # ---- Slanted triangular ----
 
@@ -192,3 +202,61 @@ def test_multiples_of_an_interval_mean_what_they_say():
 def test_stages_have_begun_from_their_step_on(begins, expected):
     assert [stages_begun(step, begins) for step in range(5)] == expected
     assert expected == [sum(begin <= step for begin in begins) for step in range(5)]
+
+
+# ---- Competence ----
+
+
+def by_the_formula(pacing, u, c0, c1):
+    """In decimals of 40 digits."""
+    getcontext().prec = 40
+    u, c0, c1 = (Decimal(value) for value in (u, c0, c1))
+    if u >= 1:
+        return c1
+    progress = {
+        "linear": lambda: u,
+        "log": lambda: max(Decimal(0), 1 + (u + Decimal(-10).exp()).ln() / 10),
+        "exp": lambda: ((10 * u).exp() - 1) / (Decimal(10).exp() - 1),
+        "step": lambda: Decimal(0),
+    }
+    if pacing == "root":
+        return (u * (c1**2 - c0**2) + c0**2).sqrt()
+    return min(c1, c0 + (c1 - c0) * progress[pacing]())
+
+
+@pytest.mark.parametrize(
+    ("initial", "final"), [("0.3", "1"), ("0.01", "1"), ("0.2", "0.7"), ("1", "1"), ("0.5", "0.5")]
+)
+@pytest.mark.parametrize("pacing", PACINGS)
+def test_competence_is_its_formula(pacing, initial, final):
+    for t in range(0, 31):
+        expected = by_the_formula(pacing, Decimal(t) / 20, initial, final)
+        assert competence(t, 20, float(initial), float(final), pacing) == pytest.approx(float(expected), rel=1e-12), t
+
+
+@pytest.mark.parametrize("pacing", PACINGS)
+def test_competence_grows_from_the_initial_to_the_final_share(pacing):
+    for initial, final in [(0.3, 1.0), (1e-6, 1.0), (0.1, 0.3), (1 / 3, 2 / 3), (0.7, 0.7)]:
+        for total in (1, 3, 7.5, 1000):
+            shares = [competence(total * i / 997, total, initial, final, pacing) for i in range(1100)]
+            assert shares[0] == pytest.approx(initial, rel=1e-12)
+            assert shares == sorted(shares)
+            assert set(shares[997:]) == {final}
+            assert all(type(share) is float and initial <= share <= final for share in shares)
+
+
+def test_the_guides_call_is_linear():
+    assert [competence(epoch, 10) for epoch in (0, 1, 5, 10, 11)] == pytest.approx([0.3, 0.37, 0.65, 1, 1])
+
+
+def test_pacings_differ_in_when_rows_come():
+    halfway = {pacing: competence(5, 10, pacing=pacing) for pacing in PACINGS}
+    assert halfway["step"] < halfway["exp"] < halfway["linear"] < halfway["root"] < halfway["log"]
+
+
+def test_with_the_root_new_rows_get_equal_shares_of_the_training():
+    """Platanios et al. (2019), section 3.2: rows come in at a rate inversely proportional to those in use."""
+    shares = [competence(t, 1000, 0.1, 1.0, "root") for t in range(1001)]
+    rates = [after - before for before, after in itertools.pairwise(shares)]
+    products = [rate * (before + rate / 2) for rate, before in zip(rates, shares, strict=False)]
+    assert max(products) == pytest.approx(min(products), rel=1e-9)

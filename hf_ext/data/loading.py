@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -14,6 +15,7 @@ from hf_ext.arguments import DataArguments, ModelArguments
 from hf_ext.configuration import nearest
 from hf_ext.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Task, encode_labels, infer_task, parse_labels
 from hf_ext.data.reading import FORMATS, Table, read_hub_dataset, read_table
+from hf_ext.data.splitting import strata_of, stratified_group_split
 from hf_ext.errors import DataError
 
 SPLITS = ("train", "validation", "test")
@@ -28,6 +30,8 @@ PAIR_COLUMNS = (
     ("text", "text_pair"),
 )
 LABEL_COLUMNS = ("label", "labels")
+# What augmented data has besides: which row a row is a copy of, and whether it is one.
+COPY_COLUMNS = {"source_idx": int, "is_augmented": bool}
 
 
 @dataclass
@@ -41,11 +45,15 @@ class TextData:
             and `label` (a class id, a 0/1 vector or a float; missing when the split has no labels).
         task ([`Task`]): What is predicted.
         notes (`list[str]`): What a reader of the results has to know, in sentences.
+        files (`dict[str, str]`): The file that each split's rows are from.
+        file_rows (`dict[str, list[int]]`): The number of each row in that file, from 1.
     """
 
     splits: DatasetDict
     task: Task
     notes: list[str] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
+    file_rows: dict[str, list[int]] = field(default_factory=dict)
 
     def texts(self, split: str) -> list:
         """The texts of a split: strings, or tuples of two."""
@@ -66,19 +74,25 @@ class TextData:
 
 
 def load_text_data(
-    data_args: DataArguments, model_args: ModelArguments, needed: tuple[str, ...], task: Task | None = None
+    data_args: DataArguments,
+    model_args: ModelArguments,
+    needed: tuple[str, ...],
+    task: Task | None = None,
+    number_columns: tuple[str, ...] = (),
 ) -> TextData:
     """
     Read, check and split the data.
 
     A missing validation split is taken from the training rows, stratified by class; the test rows are never used for
-    it. Labels of validation and test must occur in training.
+    it. Labels of validation and test must occur in training. Training rows that are copies of others (they have the
+    column `source_idx`) go where their source goes, and no copy is validated on.
 
     Args:
         data_args ([`DataArguments`]): What to read.
         model_args ([`ModelArguments`]): For `num_labels`, `cache_dir` and `token`.
         needed (`tuple[str, ...]`): Splits that the run uses; the others are not read.
         task ([`Task`], *optional*): The task of a trained model; by default it is inferred from the training labels.
+        number_columns (`tuple[str, ...]`, *optional*): Columns of numbers that the training split keeps.
 
     Returns:
         [`TextData`]
@@ -98,7 +112,7 @@ def load_text_data(
     columns = _find_columns(tables[next(iter(tables))], data_args)
     splits, labels, notes = {}, {}, []
     for name, table in tables.items():
-        splits[name] = _read_texts(table, columns, data_args)
+        splits[name] = _read_texts(table, columns, data_args) | {"file_row": list(range(1, len(table.rows) + 1))}
     if task is None:
         train_labels = _read_labels(tables["train"], columns, optional=False)
         task = infer_task(tables["train"], train_labels, data_args.do_regression, model_args.num_labels)
@@ -110,6 +124,8 @@ def load_text_data(
             splits[name]["label"] = encode_labels(table, labels[name], task)
             if name != "train" and "train" in tables:
                 _check_seen(table, splits[name]["label"], splits["train"]["label"], task)
+    if "train" in tables:
+        splits["train"] |= _read_numbers(tables["train"], columns, number_columns)
     # Both shares are of the rows that were given, so that 0.1 and 0.1 make 80/10/10.
     given = len(splits["train"]["text"]) if "train" in splits else 0
     for name, share in (("test", data_args.test_size), ("validation", data_args.validation_size)):
@@ -122,7 +138,10 @@ def load_text_data(
                 f"({'stratified by class, ' if task.problem_type == SINGLE_LABEL else ''}seed {data_args.split_seed})."
             )
     ordered = {name: Dataset.from_dict(splits[name]) for name in SPLITS if name in splits}
-    return TextData(_limit(DatasetDict(ordered), data_args, task), task, notes)
+    files = {name: tables[name if name in tables else "train"].source for name in ordered}
+    limited = _limit(DatasetDict(ordered), data_args, task)
+    file_rows = {name: dataset["file_row"][:] for name, dataset in limited.items()}
+    return TextData(limited.remove_columns("file_row"), task, notes, files, file_rows)
 
 
 # ---- Inside ----
@@ -260,6 +279,25 @@ def _read_labels(table: Table, columns: dict[str, list[str]], optional: bool, ta
     return parse_labels(table, table.column(name, "label_column_name"), task)
 
 
+def _read_numbers(table: Table, columns: dict[str, list[str]], names: tuple[str, ...]) -> dict[str, list]:
+    """The columns that `names` asks for, and those that mark copies of rows."""
+    taken = {"text", "text_pair", "label", *columns["text"], *columns["text_pair"], *columns["label"]}
+    read = {}
+    for name in (*names, *(name for name in COPY_COLUMNS if name in table.columns and name not in names)):
+        if name in taken:
+            raise DataError(f"{table.source}: the column {name!r} is the text or the label; it must be one of numbers.")
+        values = table.column(name, "curriculum")
+        for index, value in enumerate(values):
+            try:
+                values[index] = float({"true": 1, "false": 0}.get(str(value).lower(), value))
+            except (TypeError, ValueError):
+                raise DataError(f"{table.where(index)}: {name!r} is {value!r}; it must be a number.") from None
+            if not math.isfinite(values[index]):
+                raise DataError(f"{table.where(index)}: {name!r} is {value!r}; it must be a finite number.")
+        read[name] = list(map(COPY_COLUMNS[name], values)) if name in COPY_COLUMNS else values
+    return read
+
+
 def _check_seen(table: Table, labels: list, train_labels: list, task: Task) -> None:
     if task.problem_type == REGRESSION:
         return
@@ -285,6 +323,8 @@ def _hold_out(
     from sklearn.model_selection import train_test_split
 
     total = len(columns["text"])
+    if "source_idx" in columns:
+        return _hold_out_sources(columns, task, held_rows, seed)
     labels = np.asarray(columns["label"]) if task.problem_type == SINGLE_LABEL else np.zeros(total, dtype=int)
     alone = np.bincount(labels)[labels] < 2
     rows = np.flatnonzero(~alone)
@@ -305,6 +345,26 @@ def _hold_out(
     return tuple(
         {name: [values[i] for i in part] for name, values in columns.items()} for part in (np.sort(held), rest)
     )
+
+
+def _hold_out_sources(
+    columns: dict[str, list], task: Task, held_rows: int, seed: int
+) -> tuple[dict[str, list], dict[str, list]]:
+    """Split sources off with all of their copies; of what is held out, the originals are kept."""
+    share = held_rows / len(columns["text"])
+    labels = columns["label"]
+    if task.problem_type == MULTI_LABEL:
+        labels = [np.flatnonzero(row).tolist() for row in labels]
+    strata, sources = strata_of(labels, task.problem_type), np.asarray(columns["source_idx"])
+    held = stratified_group_split(strata, sources, (1 - share, share), seed) == 1
+    copies = np.asarray(columns.get("is_augmented", np.zeros(len(held), dtype=bool)))
+    parts = (np.flatnonzero(held & ~copies), np.flatnonzero(~held))
+    if not all(map(len, parts)):
+        raise DataError(
+            f"{len(held)} training rows of {len(set(sources.tolist()))} sources are too few to hold some out. Pass "
+            "--validation_file, or set --validation_size 0 to train without validation."
+        )
+    return tuple({name: [values[i] for i in part] for name, values in columns.items()} for part in parts)
 
 
 def _limit(splits: DatasetDict, data_args: DataArguments, task: Task) -> DatasetDict:

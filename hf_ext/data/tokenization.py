@@ -3,6 +3,9 @@
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from hf_ext.configuration import nearest
+from hf_ext.errors import DataError
+
 
 def tokenize_dataset(
     dataset: Dataset,
@@ -12,6 +15,7 @@ def tokenize_dataset(
     num_proc: int | None = None,
     load_from_cache_file: bool = True,
     description: str = "Tokenising",
+    keep_columns: tuple[str, ...] = (),
 ) -> Dataset:
     """
     Add what the model takes (`input_ids` ...), `length` in tokens, and rename `label` to `labels`.
@@ -24,10 +28,24 @@ def tokenize_dataset(
         num_proc (`int`, *optional*): Processes.
         load_from_cache_file (`bool`, *optional*, defaults to `True`): Reuse what an earlier run tokenised.
         description (`str`, *optional*): Title of the progress bar.
+        keep_columns (`tuple[str, ...]`, *optional*):
+            Columns to take along as they are, such as a difficulty or `source_idx`.
 
     Returns:
-        [`~datasets.Dataset`]: Only model inputs, `length` and `labels`.
+        [`~datasets.Dataset`]: Only model inputs, `length`, `labels` and what is to be kept.
+
+    Raises:
+        DataError: If a column to be kept is missing, or has the name of one that is made here.
     """
+    missing = [name for name in keep_columns if name not in dataset.column_names]
+    if missing:
+        raise DataError(
+            f"keep_columns: there is no column {missing[0]!r} among {', '.join(dataset.column_names)}."
+            f"{nearest(missing[0], dataset.column_names)}"
+        )
+    made = {*tokenizer.model_input_names, "length", "labels"} & set(keep_columns)
+    if made:
+        raise DataError(f"keep_columns: {', '.join(sorted(made))} would be overwritten by the tokeniser; rename it.")
 
     def encode(rows):
         texts = (rows["text"], rows["text_pair"]) if "text_pair" in rows else (rows["text"],)
@@ -43,7 +61,7 @@ def tokenize_dataset(
         encode,
         batched=True,
         num_proc=num_proc,
-        remove_columns=dataset.column_names,
+        remove_columns=[name for name in dataset.column_names if name not in keep_columns],
         load_from_cache_file=load_from_cache_file,
         desc=description,
     )

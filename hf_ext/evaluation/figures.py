@@ -46,7 +46,7 @@ def learning_curves(history: list[dict]) -> list[str]:
         if curves:
             ends = (f"{key} from {curve[0, 1]:.4g} to {curve[-1, 1]:.4g}" for key, curve in curves.items())
             label = f"{title} by step: {'; '.join(ends)}."
-            figures.append(_draw_figure(label, partial(_plot, title=title, curves=curves)))
+            figures.append(draw_figure(label, partial(_plot, title=title, curves=curves)))
     return figures
 
 
@@ -83,7 +83,7 @@ def reliability_diagram(data: Predictions, name: str, values: dict[str, float]) 
         (f"{edges[i]:.3f} to {edges[i + 1]:.3f}", int(rows[i]), float(confidence[i]), float(accuracy[i]))
         for i in np.flatnonzero(filled)
     ]
-    return {"svg": _draw_figure(label, paint, (4.4, 4.0)), "ece": ece, "bins": bins}
+    return {"svg": draw_figure(label, paint, (4.4, 4.0)), "ece": ece, "bins": bins}
 
 
 def scatter_plot(data: Predictions, name: str) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def scatter_plot(data: Predictions, name: str) -> dict[str, Any]:
         axes.grid(alpha=0.2)
 
     label = f"Predicted against true values of {name}, with the line where they are equal."
-    return {"svg": _draw_figure(label, paint, (4.4, 4.0)), "shown": len(shown)}
+    return {"svg": draw_figure(label, paint, (4.4, 4.0)), "shown": len(shown)}
 
 
 def draw_schedule(path: str | os.PathLike, begins: dict[str, int], total_steps: int) -> None:
@@ -128,7 +128,7 @@ def draw_schedule(path: str | os.PathLike, begins: dict[str, int], total_steps: 
     figure.savefig(path, format="png", dpi=144, metadata={"Software": None})
 
 
-def _draw_figure(label: str, paint: Callable[[Any], None], size: tuple[float, float] = (4.4, 3.1)) -> str:
+def draw_figure(label: str, paint: Callable[[Any], None], size: tuple[float, float] = (4.4, 3.1)) -> str:
     """
     Draws an SVG to paste into a page.
 

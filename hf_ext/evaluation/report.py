@@ -2,7 +2,7 @@
 
 import base64
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,22 @@ class Image:
     description: str
 
 
+@dataclass(frozen=True)
+class Supplements:
+    """
+    What a run has to show besides its results.
+
+    Args:
+        images (`list[Image]`): Pictures of the techniques that were used.
+        augmented (`list[tuple[str, str]]`): Training texts before and after augmentation.
+        preflight (`dict`, *optional*): [`PreflightReport.as_dict`].
+    """
+
+    images: list[Image] = field(default_factory=list)
+    augmented: list[tuple[str, str]] = field(default_factory=list)
+    preflight: dict[str, Any] | None = None
+
+
 def write_report(
     path: str | os.PathLike,
     *,
@@ -44,7 +60,7 @@ def write_report(
     history: list[dict],
     run: dict,
     notes: list[str],
-    images: list[Image] | None = None,
+    supplements: Supplements | None = None,
 ) -> Path:
     """
     Writes one HTML file that needs neither a network nor JavaScript; equal arguments give equal bytes.
@@ -58,9 +74,11 @@ def write_report(
         history (`list[dict]`): `trainer.state.log_history`; empty after an evaluation without training.
         run (`dict`): JSON-able, nested: arguments, command, versions, hardware, times. Shown as it is.
         notes (`list[str]`): Sentences to show at the top.
-        images (`list[Image]`, *optional*): Pictures of the techniques that were used.
+        supplements ([`Supplements`], *optional*): Preflight, augmented texts, pictures.
     """
     import jinja2
+
+    supplements = supplements or Supplements()
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
@@ -80,7 +98,9 @@ def write_report(
         main_metrics=main_names,
         other_metrics=other_names,
         curves=learning_curves(history),
-        images=[(image.title, _embedded(image.path), image.description) for image in images or []],
+        preflight=supplements.preflight,
+        augmented=[(_cut(before)[0], _cut(after)[0]) for before, after in supplements.augmented],
+        images=[(image.title, _embedded(image.path), image.description) for image in supplements.images],
         splits=[_split_view(name, data, metrics.get(name, {})) for name, data in splits.items()],
         run=_run_tables(run),
     )

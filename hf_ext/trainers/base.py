@@ -6,7 +6,7 @@ import os
 import torch
 from accelerate import DistributedType
 from torch.utils.data import SequentialSampler
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import has_length
 
 from hf_ext.callbacks.base import ExtensionCallback, require_unchanged
@@ -16,6 +16,17 @@ from hf_ext.lr_schedules import OWN_SCHEDULES
 from hf_ext.optimizers import SparseAdamW, clip_mixed_grad_norm_, large_embeddings
 
 logger = logging.getLogger(__name__)
+
+
+class _EpochTeller(TrainerCallback):
+    """Tells the collator which epoch begins: what it makes of a row may depend on it."""
+
+    def __init__(self, collator):
+        self.collator = collator
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        # Of a run that goes on inside an epoch it is a fraction.
+        self.collator.set_epoch(int(state.epoch))
 
 
 class ExtendedTrainer(Trainer):
@@ -28,6 +39,8 @@ class ExtendedTrainer(Trainer):
     - [`ExtensionCallback`]s shape the optimizer's groups, the order of the rows and the logs.
     - The order of the rows survives a resume in the middle of an epoch, also on several processes.
     - `train_sampling_strategy="group_by_length"` sorts training batches only; predictions keep the data's order.
+    - A `data_collator` with `set_epoch` is told the epoch, and gets the columns that it names in `needed_columns`
+      (see [`AugmentingCollator`]).
     - A launch of several processes that would train separate models raises.
 
     Args:
@@ -47,6 +60,8 @@ class ExtendedTrainer(Trainer):
         super().__init__(*args, **kwargs)
         # Classification heads accept `num_items_in_batch` and ignore it; the Trainer then skips its own scaling.
         self.model_accepts_loss_kwargs = False
+        if hasattr(self.data_collator, "set_epoch"):
+            self.add_callback(_EpochTeller(self.data_collator))
         self.sparse_embeddings = sparse_embeddings
         self._made_optimizer = False
         self._sparse_modules = []
@@ -237,6 +252,11 @@ class ExtendedTrainer(Trainer):
                 self._lengths(self.train_dataset), self._train_batch_size * self.args.world_size, seed
             )
         return super()._get_train_sampler(train_dataset)
+
+    def _set_signature_columns_if_needed(self):
+        super()._set_signature_columns_if_needed()
+        needed = getattr(self.data_collator, "needed_columns", ())
+        self._signature_columns = list(dict.fromkeys([*self._signature_columns, *needed]))
 
     def _lengths(self, dataset) -> list[int]:
         column = self.args.length_column_name

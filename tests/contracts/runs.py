@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -51,6 +52,8 @@ class Case:
     use_cpu: bool = True
     callbacks: tuple = ()
     arguments: dict = field(default_factory=dict)
+    # What else the trainer is made with, in place of the rows and the collator here.
+    settings: Callable[["Case"], dict] | None = None
 
     def but(self, **changes) -> "Case":
         return replace(self, **changes)
@@ -154,6 +157,7 @@ def make_trainer(case: Case):
         "eval_dataset": rows,
         "data_collator": collate,
         "callbacks": callbacks,
+        **(case.settings(case) if case.settings is not None else {}),
     }
     if case.trainer == "plain":
         return Trainer(**settings)

@@ -1,6 +1,7 @@
 """Every technique through what the package promises: exact effect, resume, accumulation, processes, compilation."""
 
 import inspect
+import os
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,8 @@ from transformers import TrainerCallback
 
 import hf_ext
 from hf_ext import (
+    CurriculumCallback,
+    CurriculumScheduler,
     DiscriminativeLearningRateCallback,
     EarlyStoppingThresholdCallback,
     ExtensionCallback,
@@ -35,6 +38,7 @@ class Technique:
     steps: int = STEPS
     plain: bool = False
     dropout: float = 0.0
+    sampling: str = "sequential"
     arguments: dict = field(default_factory=dict)
 
     @property
@@ -46,11 +50,15 @@ ALL = ("embeddings", "layer.0", "layer.1", "head")
 ONE_BY_ONE = {0: ALL[3:], 3: ALL[2:], 6: ALL[1:], 9: ALL}
 UNFREEZING_LOGS = ("unfreezing/depth", "unfreezing/trainable_parameters")
 RATE_LOGS = tuple(f"learning_rate/{group}" for group in ALL)
+CURRICULUM_LOGS = ("curriculum/difficulty", "curriculum/rows")
 STOPPING_LOGS = ("early_stopping/eval_loss/reference", "early_stopping/eval_loss/evaluations_without_gain")
 
 unfreeze = partial(GradualUnfreezingCallback, unit="steps", interval=3)
 unfreeze_in_eval_mode = partial(GradualUnfreezingCallback, unit="fraction", interval=0.25, frozen_eval_mode=True)
 discriminate = partial(DiscriminativeLearningRateCallback, layerwise_lr_decay=2.6, scales={"embeddings": 0})
+# Epochs draw from 30 %, 65 % and all of the rows.
+easy_first = partial(CurriculumCallback, scheduler=CurriculumScheduler(num_epochs=2))
+rare_words_first = partial(CurriculumCallback, "rarity", CurriculumScheduler(0.2, 1.0, 2, "root"), mode="anti")
 stop_early = partial(EarlyStoppingThresholdCallback, **NEVER_ENOUGH)
 
 TECHNIQUES = {
@@ -67,10 +75,14 @@ TECHNIQUES = {
     ),
     # The first evaluation sets the reference, the next three gain nothing.
     "early stopping": Technique((stop_early,), {0: ALL}, STOPPING_LOGS, steps=8, plain=True, arguments=EVALUATE),
+    "curriculum": Technique((easy_first,), {0: ALL}, CURRICULUM_LOGS),
+    "curriculum with unfreezing and length grouping": Technique(
+        (rare_words_first, unfreeze), ONE_BY_ONE, CURRICULUM_LOGS + UNFREEZING_LOGS, sampling="group_by_length"
+    ),
     "all together": Technique(
-        (unfreeze, discriminate, stop_early),
+        (unfreeze, discriminate, stop_early, easy_first),
         {0: ALL[3:], 3: ALL[2:], 6: ALL[1:]},
-        UNFREEZING_LOGS + RATE_LOGS + STOPPING_LOGS,
+        UNFREEZING_LOGS + RATE_LOGS + STOPPING_LOGS + CURRICULUM_LOGS,
         steps=8,
         dropout=0.1,
         arguments={**EVALUATE, "lr_scheduler_type": "slanted_triangular"},
@@ -89,7 +101,7 @@ def test_every_callback_is_covered():
     exported -= {hf_ext.StartOfRun}
     covered = {callback.func for technique in TECHNIQUES.values() for callback in technique.callbacks}
     assert covered == exported
-    assert len(covered) == 3
+    assert len(covered) == 4
 
 
 def case_of(name: str, output_dir) -> Case:
@@ -98,6 +110,7 @@ def case_of(name: str, output_dir) -> Case:
         output_dir=str(output_dir),
         rows=64,
         epochs=3,
+        sampling=technique.sampling,
         callbacks=technique.callbacks,
         dropout=technique.dropout,
         arguments=technique.arguments,
@@ -121,6 +134,10 @@ def test_expected_parameters_move_and_no_others(tmp_path, name, trainer):
         assert set(moved) == {parameter for group in trained for parameter in groups[group]}, f"step {step}"
 
 
+def rows_in_order(report: dict) -> list[int]:
+    return [row for batch in report["batches"] for row in batch]
+
+
 def kills(name: str) -> list[int]:
     """Just before and just after each stage begins, and inside an epoch."""
     technique = TECHNIQUES[name]
@@ -131,7 +148,9 @@ def kills(name: str) -> list[int]:
 @pytest.mark.parametrize("world_size", [1, 2])
 @pytest.mark.parametrize("name", NAMES)
 def test_killed_and_resumed_is_uninterrupted(tmp_path, name, world_size):
-    case = case_of(name, tmp_path / "whole").but(batch_size=16 // world_size, save_steps=1, sampling="random")
+    case = case_of(name, tmp_path / "whole").but(batch_size=16 // world_size, save_steps=1)
+    if case.sampling == "sequential":
+        case = case.but(sampling="random")
     whole = train(case, world_size)
     for step in kills(name) if world_size == 1 else kills(name)[::2]:
         killed = case.but(output_dir=str(tmp_path / f"killed-{step}"))
@@ -139,6 +158,7 @@ def test_killed_and_resumed_is_uninterrupted(tmp_path, name, world_size):
         resumed = train(killed.but(resume=True), world_size)
         # The kill comes before the step's checkpoint is written.
         assert resumed["digests"] == whole["digests"][step - 1 :], f"killed at step {step}"
+        assert resumed["batches"] == whole["batches"][step - 1 :]
         assert resumed["steps"] == whole["steps"]
         assert_same_weights(whole, resumed)
 
@@ -149,6 +169,7 @@ def test_accumulation_changes_nothing(tmp_path, name, model):
     # Dropout draws other numbers for other batches.
     case = case_of(name, tmp_path).but(model=model, dropout=0.0, sparse=False)
     whole, parts = train(case), train(case.but(batch_size=4, accumulation=4))
+    assert rows_in_order(whole) == rows_in_order(parts)
     assert whole["steps"] == parts["steps"]
     assert whole["moved"] == parts["moved"]
     assert_same_weights(whole, parts, rtol=1e-3, atol=1e-5)
@@ -162,6 +183,16 @@ def test_two_processes_are_one(tmp_path, name):
     assert one["steps"] == two["steps"]
     assert one["moved"] == two["moved"]
     assert_same_weights(one, two, rtol=1e-3, atol=1e-5)
+
+
+def score_by_process(rows) -> list[float]:
+    return [float(row if os.environ["RANK"] == "0" else -row) for row in range(len(rows))]
+
+
+def test_processes_that_score_rows_differently_are_refused(tmp_path):
+    case = case_of("curriculum", tmp_path).but(callbacks=(partial(CurriculumCallback, score_by_process),))
+    for report in launch(case, 2):
+        assert "have different difficulties for the same rows" in report["error"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -2,6 +2,7 @@ import pytest
 from datasets import Dataset
 
 from hf_ext.data.tokenization import tokenize_dataset
+from hf_ext.errors import DataError
 from hf_ext.models.word_tokenizer import build_word_tokenizer
 
 PAD, UNKNOWN, SEPARATOR = 0, 1, 2
@@ -67,3 +68,22 @@ def test_a_cached_result_is_of_the_same_arguments(tokenizer, tmp_path):
     assert tokenize_dataset(dataset, tokenizer, 2)["input_ids"][:] == first["input_ids"][:] == [[3, 4], [6]]
     assert tokenize_dataset(dataset, tokenizer, 3)["input_ids"][:] == [[3, 4, 5], [6]]
     assert tokenize_dataset(dataset, other, 2)["input_ids"][:] == [[UNKNOWN, 5], [3]]
+
+
+def test_columns_are_kept_as_they_are(tokenizer):
+    dataset = Dataset.from_dict({"text": ["a b", "c"], "label": [0, 1], "hard": [0.5, 2.0], "source_idx": [4, 4]})
+    rows = tokenize_dataset(dataset, tokenizer, 10, keep_columns=("hard", "source_idx", "text"))
+    expected = {"input_ids", "attention_mask", "length", "labels", "hard", "source_idx", "text"}
+    assert set(rows.column_names) == expected
+    assert rows["hard"][:] == [0.5, 2.0]
+    assert rows["source_idx"][:] == [4, 4]
+    assert rows["text"][:] == ["a b", "c"]
+    assert rows["input_ids"][:] == [[3, 4], [5]]
+
+
+def test_a_column_that_cannot_be_kept_is_refused(tokenizer):
+    dataset = Dataset.from_dict({"text": ["a b"], "length": [7.0], "hardness": [1.0]})
+    with pytest.raises(DataError, match=r"no column 'hardnes' among text, length, hardness. Did you mean 'hardness'\?"):
+        tokenize_dataset(dataset, tokenizer, 10, keep_columns=("hardnes",))
+    with pytest.raises(DataError, match="length would be overwritten"):
+        tokenize_dataset(dataset, tokenizer, 10, keep_columns=("length",))

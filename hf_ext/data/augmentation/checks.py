@@ -1,0 +1,72 @@
+"""What an augmenter refuses."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from hf_ext.data.augmentation.text_edits import TECHNIQUES
+from hf_ext.errors import ConfigurationError, DataError
+
+ADDED_COLUMNS = ("source_idx", "is_augmented")
+
+
+def check_share(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise ConfigurationError(f"{name} is {value!r}; it must be a number from 0 to 1, the share of words to edit.")
+
+
+def check_count(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(f"{name} is {value!r}; it must be a whole number of at least 1.")
+
+
+def check_techniques(name: str, techniques: Any) -> None:
+    valid = ", ".join(TECHNIQUES)
+    if isinstance(techniques, str) or not isinstance(techniques, Sequence) or not techniques:
+        raise ConfigurationError(f"{name} is {techniques!r}; it must be a list of one or more of {valid}.")
+    for technique in techniques:
+        if technique not in TECHNIQUES:
+            raise ConfigurationError(
+                f"{name}: there is no {technique!r}.{_nearest(technique, TECHNIQUES)} Valid are {valid}."
+            )
+    if len(set(techniques)) < len(techniques):
+        raise ConfigurationError(f"{name} is {list(techniques)}; name each technique once.")
+
+
+def check_columns(available: list[str], columns: list[str], rows: int, where: str = "data") -> None:
+    if not rows:
+        raise DataError("data holds no rows to augment.")
+    for name in columns:
+        if name not in available:
+            raise DataError(
+                f"{where} has no column {name!r}.{_nearest(name, available)} It has {', '.join(map(str, available))}; "
+                "name the right one as text_column."
+            )
+        if available.count(name) > 1:
+            raise DataError(f"{where} has several columns {name!r}; give each a name of its own.")
+    taken = [name for name in ADDED_COLUMNS if name in available]
+    if taken:
+        raise DataError(
+            f"{where} has {' and '.join(map(repr, taken))} already, as augmented rows have. Augment the originals "
+            "alone (with a higher augmentation_factor for more copies), or rename your column."
+        )
+
+
+def check_texts(what: str, texts: Sequence[Any], rows: np.ndarray) -> None:
+    try:
+        if all(map(str.isascii, texts)) or "".join(texts).encode():
+            return
+    except (TypeError, UnicodeEncodeError):
+        pass
+    for text, row in zip(texts, rows.tolist(), strict=True):
+        if not isinstance(text, str):
+            raise DataError(f"Row {row + 1}: {what} is {text!r}; it must be a string.")
+        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+            raise DataError(f"Row {row + 1}: {what} holds half a character (a lone surrogate).")
+
+
+def _nearest(name: Any, valid: Iterable[str]) -> str:
+    matches = difflib.get_close_matches(str(name), [str(other) for other in valid], n=1, cutoff=0.5)
+    return f" Did you mean {matches[0]!r}?" if matches else ""

@@ -1,0 +1,30 @@
+"""What a run that trains can be told, section by section: the dataclasses of all techniques in one place."""
+
+from hf_ext.arguments import DataArguments, LaterArguments, ModelArguments, RecipeTrainingArguments, RunArguments
+from hf_ext.callbacks.curriculum import CurriculumArguments
+from hf_ext.callbacks.early_stopping import EarlyStoppingArguments
+from hf_ext.callbacks.learning_rates import LearningRateArguments
+from hf_ext.callbacks.unfreezing import UnfreezingArguments
+from hf_ext.data.augmentation import AugmentationArguments
+from hf_ext.data.preflight import PreflightArguments
+from hf_ext.data.preprocessing import PreprocessingArguments
+from hf_ext.experiments.lr_finder import LRFinderArguments
+from hf_ext.models.building import TextCNNArguments
+
+# Section of run.json -> dataclass. A recipe takes those it needs; the others may stand in its files all the same.
+TRAINING_SETTINGS = {
+    "model": ModelArguments,
+    "textcnn": TextCNNArguments,
+    "data": DataArguments,
+    "augmentation": AugmentationArguments,
+    "preflight": PreflightArguments,
+    "training": RecipeTrainingArguments,
+    "curriculum": CurriculumArguments,
+    "unfreezing": UnfreezingArguments,
+    "learning_rates": LearningRateArguments,
+    "lr_finder": LRFinderArguments,
+    "early_stopping": EarlyStoppingArguments,
+    "run": RunArguments,
+    "later": LaterArguments,
+}
+ALL_SETTINGS = {**TRAINING_SETTINGS, "preprocessing": PreprocessingArguments}

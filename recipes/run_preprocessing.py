@@ -1,0 +1,56 @@
+"""Clean, deduplicate and split raw files into training data, with a report on what was done.
+
+    python recipes/run_preprocessing.py --input_dir dataset/raw --output_dir dataset/processed \\
+        --config configs/data_config.yaml
+    python recipes/run_preprocessing.py --input_dir dataset/raw --output_dir dataset/processed \\
+        --clean_html true --clean_urls replace --label_map '{"1": "bad", "2": "good", "3": null}'
+
+Reads JSON, JSON lines, CSV, TSV (all also with .gz), Parquet and <class>/<name>.txt below input_dir. Files named
+train, validation or test keep their split; other rows are split by test_size and validation_size. Settings stand in
+the section `preprocessing` of the configuration file, which the training recipes share.
+"""
+
+import sys
+from pathlib import Path
+
+from hf_ext import (
+    ALL_SETTINGS,
+    DataArguments,
+    PreprocessingArguments,
+    PreprocessingRunArguments,
+    complete_preprocessing_values,
+    describe_plan,
+    make_plan,
+    parse_arguments,
+    preprocess,
+    readable_errors,
+    report_table,
+)
+
+ARGUMENTS = (PreprocessingRunArguments, PreprocessingArguments, DataArguments)
+
+
+def main(argv: list[str]) -> None:
+    run_args, settings, data_args = parse_arguments(
+        ARGUMENTS,
+        argv,
+        __doc__,
+        file_flags=("--args", "--config", "--data_config"),
+        complete=complete_preprocessing_values,
+        others=ALL_SETTINGS.values(),
+    )
+    if run_args.dry_run:
+        print(describe_plan(make_plan(Path(run_args.input_dir), settings, data_args)))
+        return
+
+    report, was_there = preprocess(run_args.input_dir, run_args.output_dir, settings, data_args, run_args.overwrite)
+    print(report_table(report))
+    for note in report["notes"]:
+        print(f"Note: {note}")
+    page = Path(run_args.output_dir) / "data_report.html"
+    print(f"Up to date, nothing to do: {page}" if was_there else f"Report: {page}")
+
+
+if __name__ == "__main__":
+    with readable_errors("run_preprocessing.py"):
+        main(sys.argv[1:])
