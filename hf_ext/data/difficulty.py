@@ -83,7 +83,8 @@ def percentile_within_label(scores: Any, labels: Any = None, seed: int = 0) -> n
     """
     scores = checked_scores(scores, len(scores))
     groups = label_groups(labels, len(scores))
-    by_chance = np.random.default_rng(seed).permutation(len(scores))
+    # Not default_rng(seed): that is [seed, 0] too, which shuffles the first epoch, and what users draw noise from.
+    by_chance = np.random.default_rng([seed, 0, 1]).permutation(len(scores))
     # Stable, so that equal scores keep the random order.
     order = by_chance[np.lexsort((scores[by_chance], groups[by_chance]))]
     counts = np.bincount(groups)
@@ -238,7 +239,8 @@ def checked_scores(
         kinds = [isinstance(value, Real) and not isinstance(value, bool | np.bool_) for value in given.tolist()]
         if not all(kinds):
             _refuse_score(what, given, kinds.index(False), numbers)
-    scores = given.astype(np.float64)
+    # Not from the objects: the missing value of pandas is none that becomes NaN.
+    scores = (typed if typed.dtype.kind in "iuf" else given).astype(np.float64)
     wrong = np.flatnonzero(~np.isfinite(scores))
     if len(wrong):
         _refuse_score(what, given, int(wrong[0]), numbers)

@@ -23,6 +23,8 @@ LONGEST = 1 << 22
 ROWS_A_CHUNK, BYTES_A_CHUNK = 20_000, 1 << 22
 # Share of the pairs just at the threshold that may be missed, and the most MinHash values a text.
 MISSED, MOST_HASHES = 0.005, 128
+# Below, that share would take more values a text than this, and without bound towards 0.
+LEAST_THRESHOLD = 0.05
 # A text is compared with the first of its bucket and with this many neighbours in it.
 NEIGHBOURS = 3
 
@@ -75,7 +77,7 @@ def near_duplicates(texts: Texts, threshold: float = 0.8, seed: int = 0, progres
 
     Args:
         texts (`Sequence[str]`, `pyarrow.Array` or `pyarrow.ChunkedArray`): As for [`exact_duplicates`].
-        threshold (`float`, *optional*, defaults to 0.8): Least similarity of two texts that are linked, in (0, 1].
+        threshold (`float`, *optional*, defaults to 0.8): Least similarity of two texts that are linked, in [0.05, 1].
         seed (`int`, *optional*, defaults to 0): Seed of the MinHash values.
         progress (`bool`, *optional*, defaults to `False`): Show progress bars.
 
@@ -84,7 +86,7 @@ def near_duplicates(texts: Texts, threshold: float = 0.8, seed: int = 0, progres
 
     Raises:
         DataError: If a row is not a string.
-        ConfigurationError: If `threshold` is not in (0, 1].
+        ConfigurationError: If `threshold` is not in [0.05, 1].
     """
     first, second, _ = near_duplicate_pairs(texts, threshold, seed, progress)
     return link_clusters(len(texts), first, second)
@@ -105,7 +107,7 @@ def near_duplicate_pairs(
 
     Args:
         texts (`Sequence[str]`, `pyarrow.Array` or `pyarrow.ChunkedArray`): As for [`exact_duplicates`].
-        threshold (`float`, *optional*, defaults to 0.8): Least similarity of two texts that are linked, in (0, 1].
+        threshold (`float`, *optional*, defaults to 0.8): Least similarity of two texts that are linked, in [0.05, 1].
         seed (`int`, *optional*, defaults to 0): Seed of the MinHash values.
         progress (`bool`, *optional*, defaults to `False`): Show progress bars.
 
@@ -115,10 +117,9 @@ def near_duplicate_pairs(
 
     Raises:
         DataError: If a row is not a string.
-        ConfigurationError: If `threshold` is not in (0, 1].
+        ConfigurationError: If `threshold` is not in [0.05, 1].
     """
-    if not isinstance(threshold, (int, float)) or isinstance(threshold, bool) or not 0 < threshold <= 1:
-        raise ConfigurationError(f"The threshold of near duplicates is {threshold!r}; it must be above 0, at most 1.")
+    check_threshold(threshold, "The threshold of near duplicates")
     texts = _checked(texts)
     first = exact_duplicates(texts)
     rows = np.arange(len(first))
@@ -131,6 +132,16 @@ def near_duplicate_pairs(
     similarity = np.concatenate([similarity, np.ones(len(repeats))])
     order = np.lexsort((second, first))
     return first[order], second[order], similarity[order]
+
+
+def check_threshold(threshold: float, name: str = "near_duplicate_threshold") -> None:
+    """Raises a [`ConfigurationError`] for a similarity that texts cannot be compared by."""
+    number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
+    if not number or not LEAST_THRESHOLD <= threshold <= 1:
+        raise ConfigurationError(
+            f"{name} is {threshold!r}; it must be at least {LEAST_THRESHOLD:g} (of texts with little in common) and at "
+            "most 1 (of equal ones)."
+        )
 
 
 def link_clusters(rows: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:

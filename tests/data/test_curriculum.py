@@ -254,3 +254,12 @@ def test_what_a_sampler_cannot_use_is_refused(settings, error, message):
 
 def test_one_row_is_drawn():
     assert list(CurriculumSampler([3.0], CurriculumScheduler(), 0, labels=[1])) == [0]
+
+
+def test_a_random_share_is_not_what_a_user_with_the_same_seed_draws():
+    rows, share = 3000, 0.3
+    used = rows_in_use(curriculum_shares(np.zeros(rows), "random", seed=5), share)
+    # NumPy takes [5, 0] for 5: labels flipped at the first rows of this order were once the very rows of the share.
+    drawn = np.random.default_rng(5).permutation(rows)[: len(used)]
+    # Hypergeometric: 270 on average, with a standard deviation of 11.
+    assert 215 < len(np.intersect1d(used, drawn)) < 325

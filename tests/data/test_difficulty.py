@@ -141,6 +141,12 @@ def test_a_score_that_is_no_finite_number_names_its_row(value):
         difficulty_scores(rows, scorer)
 
 
+def test_a_missing_value_of_pandas_names_its_row(make):
+    scores = pd.Series([1, pd.NA, 3], dtype="Int64")
+    with pytest.raises(DataError, match="is <NA> in row 2"):
+        difficulty_scores(make(text=TEXTS[:3]), scores)
+
+
 def test_the_row_is_named_among_all_rows():
     rows = [
         {"score": 1.0, "source_idx": 0, "is_augmented": False},

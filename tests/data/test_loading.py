@@ -389,7 +389,7 @@ def test_labels_that_never_occur_in_training(load):
     with raises("test.json, row 2: the label 'c' is none of the classes", "(a, b)"):
         load(rows_of({"a": 2, "b": 2}), rows_of({"a": 1}), [{"text": "x", "label": "a"}, {"text": "y", "label": "c"}])
     # Among the classes by `num_labels`, but without a row to learn from.
-    with raises("validation.json, row 1: the label '2' never occurs in training", "1 rows are affected"):
+    with raises("validation.json, row 1: the label '2' never occurs in training", "1 row is affected"):
         load(TWO, [{"text": "x", "label": 2}], num_labels=3)
     several = [{"text": "a", "label": [0]}, {"text": "b", "label": [1]}]
     with raises("validation.json, row 2: the label '2' never occurs in training"):
@@ -475,3 +475,23 @@ def test_fingerprints_are_hashes_of_the_rows(load):
     ]
     assert len({digest["train"] for digest in [first, *changed]}) == 5
     assert set(load(TWO, TWO[:1]).fingerprint()) == {"train", "validation"}
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_equal_texts_are_held_out_together(load, pairs):
+    rows = [
+        {**({"text_a": text, "text_b": "b"} if pairs else {"text": text}), "label": "ab"[i % 2]}
+        # Each text is there twice, in two spellings that count as one.
+        for i in range(40)
+        for text in (f"Text  {i}", f"text {i}")
+    ]
+    splits = load(rows, validation_size=0.2, test_size=0.1).splits
+    texts = {split: {text.lower().split()[1] for text in data["text"]} for split, data in splits.items()}
+    assert not texts["train"] & texts["validation"] and not (texts["train"] | texts["validation"]) & texts["test"]
+    assert {split: len(data) for split, data in splits.items()} == {"train": 56, "validation": 16, "test": 8}
+    assert Counter(splits["validation"]["label"]) == {0: 8, 1: 8}
+
+
+def test_equal_texts_only_cannot_be_held_out(load):
+    with pytest.raises(DataError, match="20 training rows with 1 different texts are too few to hold out 2 of them"):
+        load([{"text": "same", "label": "ab"[i % 2]} for i in range(20)])

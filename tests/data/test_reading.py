@@ -11,6 +11,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from hf_ext.data import reading
 from hf_ext.data.reading import Table, read_demo, read_hub_dataset, read_table
 from hf_ext.errors import DataError
 
@@ -114,6 +115,22 @@ def test_blank_lines_of_a_csv_are_no_rows(tmp_path):
 def test_long_csv_fields(tmp_path):
     text = "long " * 100_000
     assert read_table(write(tmp_path / "a.csv", f"text,label\n{text},1\n")).rows[0]["text"] == text
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.json", "a.jsonl", "a.parquet", "folder"])
+def test_a_row_of_many_megabytes_is_a_broken_file(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(reading, "MAX_RECORD", 1 << 20)
+    rows, path = [{"text": "fine", "label": "a"}, {"text": "x" * ((1 << 20) + 1), "label": "b"}], tmp_path / name
+    if name == "a.parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    elif name == "folder":
+        for row in rows:
+            (path / row["label"]).mkdir(parents=True)
+            (path / row["label"] / "1.txt").write_text(row["text"])
+    else:
+        path.write_text({".csv": as_csv, ".json": json.dumps, ".jsonl": as_lines}[path.suffix](rows))
+    with pytest.raises(DataError, match=rf"{name}, row 2: 'text' is longer than 1 MiB.* never closed"):
+        read_table(path)
 
 
 def test_demo():

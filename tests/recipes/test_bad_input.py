@@ -82,7 +82,8 @@ def test_output_dir_that_cannot_be_written(attempt, tmp_path):
 
 def test_metric_that_no_evaluation_yields(attempt):
     flags = ["--load_best_model_at_end", "true", "--metric_for_best_model", "accurracy"]
-    message = attempt([ROW, OTHER] * 10, *flags)
+    rows = [{**row, "text": f"{row['text']} {number}"} for number in range(10) for row in (ROW, OTHER)]
+    message = attempt(rows, *flags)
     assert "Did you mean 'accuracy'?" in message
     assert "f1_macro" in message
 

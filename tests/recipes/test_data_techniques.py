@@ -133,6 +133,7 @@ def test_a_column_of_the_data_is_a_difficulty(train, output_dir, tmp_path):
     train("--curriculum", "hardness", "--curriculum_epochs", 2)
     shares = [log["curriculum/difficulty"] for log in history(output_dir)]
     assert shares == pytest.approx([0.3] * 9 + [0.65] * 9)
+    assert "Curriculum: share of the training rows by step" in (output_dir / "report.html").read_text()
 
 
 @pytest.mark.parametrize("hardness, message", [(None, "it must be a number"), ("nan", "finite number")])
@@ -145,8 +146,10 @@ def test_a_difficulty_that_is_none_stops_the_run(train, output_dir, tmp_path, ha
 
 def test_a_missing_difficulty_column_stops_the_run(train, output_dir, tmp_path):
     change_rows(tmp_path / "train.json", lambda i, row: {**row, "hardness": 1.0})
-    with pytest.raises(DataError, match=r"no column 'hardnes'. Did you mean 'hardness'\?"):
+    with pytest.raises(DataError, match=r"no column 'hardnes', .* Did you mean 'hardness'\?"):
         train("--curriculum", "hardnes")
+    with pytest.raises(DataError, match=r"no column 'lenght', .* Did you mean 'length'\? .*cross_review"):
+        train("--curriculum", "lenght")
     assert not output_dir.exists()
 
 

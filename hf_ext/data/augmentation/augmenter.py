@@ -20,7 +20,7 @@ from hf_ext.data.augmentation.word_spans import WordIndex, index_words
 from hf_ext.errors import ConfigurationError, DataError
 from hf_ext.version import __version__
 
-# Tries at a copy that equals the text or another copy of it.
+# Further tries at a copy that equals the text or another copy of it, or is empty.
 RETRIES = 5
 ROWS_AT_ONCE = 1000
 
@@ -182,10 +182,10 @@ class DataAugmenter:
         """
         Add copies of every row: each original, unchanged and in its place, is followed by its copies.
 
-        A copy that equals its original or a copy before it is tried five times more, each time with the next
-        technique; one that still does is left out and counted in `dropped`. Two columns are added: `source_idx` (the
-        row of the original in `data`, from 0) and `is_augmented`. Split by `source_idx` whatever is split afterwards:
-        copies on both sides of a split make a score meaningless.
+        A copy that equals its original or a copy before it, or of which a backend left nothing, is tried five times
+        more, each time with the next technique; one that still does is left out and counted in `dropped`. Two columns
+        are added: `source_idx` (the row of the original in `data`, from 0) and `is_augmented`. Split by `source_idx`
+        whatever is split afterwards: copies on both sides of a split make a score meaningless.
 
         Args:
             data (`list[dict]`, `pandas.DataFrame`, [`~datasets.Dataset`] or [`~datasets.DatasetDict`]):
@@ -250,7 +250,13 @@ class DataAugmenter:
             desc="Augmenting",
         )
         self.dropped = len(data) * (1 + factor) - len(result)
-        return result.with_format(data.format["type"], **data.format["format_kwargs"])
+        shown, every = data.format["columns"], set(data.format["columns"]) == set(data.column_names)
+        return result.with_format(
+            data.format["type"],
+            columns=None if every else shown,
+            output_all_columns=data.format["output_all_columns"],
+            **data.format["format_kwargs"],
+        )
 
     def _augment_list(self, data: list[dict[str, Any]], columns: list[str], factor: int) -> list[dict[str, Any]]:
         for index, row in enumerate(data):
@@ -309,16 +315,21 @@ class DataAugmenter:
                     self._edit([column[i] for i in pending], rows[pending], copy, attempt, number)
                     for number, column in enumerate(columns)
                 ]
-                equal = []
+                unusable = []
                 for place, texts in zip(pending.tolist(), zip(*edited, strict=True), strict=True):
-                    if texts in versions[place]:
-                        equal.append(place)
+                    if texts in versions[place] or _is_emptied(texts, next(iter(versions[place]))):
+                        unusable.append(place)
                     else:
                         versions[place][texts] = None
-                pending = np.array(equal, dtype=np.int64)
+                pending = np.array(unusable, dtype=np.int64)
         places = [place for place, texts in enumerate(versions) for _ in texts]
         are_copies = [number > 0 for texts in versions for number in range(len(texts))]
         return places, are_copies, [list(column) for column in zip(*(t for v in versions for t in v), strict=True)]
+
+
+def _is_emptied(texts: tuple[str, ...], originals: tuple[str, ...]) -> bool:
+    """Whether a backend deleted all of a text: what is left teaches only that an empty text has this label."""
+    return any(not text.strip() and bool(old.strip()) for text, old in zip(texts, originals, strict=True))
 
 
 def _augment_table(
@@ -362,6 +373,9 @@ class AugmentationArguments:
         check_count("augmentation_factor", self.augmentation_factor)
         if self.augmentation_techniques is not None:
             check_techniques("augmentation_techniques", self.augmentation_techniques)
+        if not self.augmentation_enabled and (self.augmentation_on_the_fly or self.augmentation_factor != 1):
+            given = "augmentation_on_the_fly" if self.augmentation_on_the_fly else "augmentation_factor"
+            raise ConfigurationError(f"{given} has no effect without --augmentation_enabled true.")
         if self.augmentation_on_the_fly and self.augmentation_factor != 1:
             raise ConfigurationError(
                 f"augmentation_factor is {self.augmentation_factor}, but with augmentation_on_the_fly no copies are "

@@ -91,4 +91,8 @@ def edit_by_function(
 def _checked(result: Any, maker: str, row: int) -> str:
     if not isinstance(result, str):
         raise DataError(f"Row {row + 1}: {maker} returned {result!r}; it must return a string.")
+    try:
+        result.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"Row {row + 1}: {maker} returned half a character (a lone surrogate).") from None
     return result

@@ -154,8 +154,8 @@ def check_leaks(splits: list[Rows], exact: Groups) -> Finding:
         FAIL if total else OK,
         total,
         f"Rows whose text another split has: {'; '.join(parts)}." if total else "No text is in two splits.",
-        "Remove these rows from the training split, so that validation and test stay what others report on; results "
-        "with them are too good.",
+        "Remove these rows from the training split (recipes/run_preprocessing.py does), so that validation and test "
+        "stay what others report on; results with them are too good.",
         examples,
         numbers,
     )

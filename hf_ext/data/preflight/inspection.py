@@ -7,6 +7,7 @@ from typing import Any, Literal
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from hf_ext.data.duplicates import check_threshold
 from hf_ext.data.labels import Task
 from hf_ext.data.preflight.duplicates import (
     check_conflicts,
@@ -72,7 +73,7 @@ def preflight(
         folds (`Sequence`, *optional*):
             The fold of each training row, or for each fold the indices (training, validation).
         near_duplicate_threshold (`float`, *optional*, defaults to 0.8):
-            Similarity from which texts count as near duplicates, in (0, 1].
+            Similarity from which texts count as near duplicates, in [0.05, 1].
         files (`Mapping[str, str]`, *optional*):
             Split -> the file that its column `file_row` counts rows of (from 1). Findings then name that file and
             row; by default the row of the split.
@@ -125,12 +126,6 @@ def preflight(
         add(check_truncation, rows, tokens, max_seq_length)
         add(check_unknown_tokens, rows, tokens, tokenizer)
     return PreflightReport(findings)
-
-
-def check_threshold(threshold: float) -> None:
-    """Raises a [`ConfigurationError`] for a similarity that is not in (0, 1]."""
-    if not isinstance(threshold, (int, float)) or isinstance(threshold, bool) or not 0 < threshold <= 1:
-        raise ConfigurationError(f"near_duplicate_threshold is {threshold!r}; it must be above 0 and at most 1.")
 
 
 @dataclass

@@ -124,6 +124,8 @@ def check_imbalance(splits: list[Rows], labels: Labels) -> Finding:
     message = (
         f"The largest class ({labels.names[largest]}, {rows_of(counts[largest])}) has {ratio:.1f} times the rows of "
         f"the smallest ({labels.names[smallest]}, {rows_of(counts[smallest])})."
+        if ratio > 1
+        else f"All classes have {rows_of(counts[largest])}."
     )
     if len(rare):
         message += f" Fewer than {RARE} rows: {_named(labels, rare, counts)}."
@@ -179,6 +181,10 @@ def read_folds(folds: Sequence, rows: int) -> Folds:
     Raises:
         ConfigurationError: If there are not as many numbers as rows, a single fold, or indices outside the rows.
     """
+    if not isinstance(folds, (Sequence, np.ndarray)) or isinstance(folds, str):
+        raise ConfigurationError(
+            f"folds is {folds!r}; it must be each training row's fold, or a list of (training, validation) indices."
+        )
     if len(folds) and all(isinstance(part, (tuple, list)) and len(part) == 2 for part in folds):
         pairs = [tuple(np.asarray(indices, dtype=np.int64) for indices in part) for part in folds]
     else:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,6 +125,8 @@ def read_rows(
     Raises:
         DataError: If there are no rows, no column `text`, or a text that is no string.
     """
+    if not isinstance(splits, Mapping):
+        raise DataError(f'splits is a {type(splits).__name__}; name the split, such as {{"train": rows}}.')
     if not splits:
         raise DataError("There is nothing to check: no split was given.")
     rows, raw = [], {}
@@ -169,6 +171,8 @@ def _columns(name: str, given: Any) -> dict[str, Any]:
         table = given.select_columns(found).with_format("arrow")[:] if found and len(given) else None
         columns = {column: table.column(column) for column in found} if table is not None else dict.fromkeys(found)
     else:
+        if not isinstance(given, Sequence) or not all(isinstance(row, Mapping) for row in given):
+            raise DataError(f"The split {name!r} is a {type(given).__name__}; it must be a Dataset or a list of dicts.")
         available = list(dict.fromkeys(key for row in given for key in row))
         columns = {column: [row.get(column) for row in given] for column in wanted if column in available}
     if not len(given):
@@ -202,7 +206,9 @@ def _texts(name: str, column: str, values: Any) -> tuple[pa.ChunkedArray, np.nda
 
 
 def _values(column: Any) -> list[Any]:
-    return column.to_pylist() if isinstance(column, (pa.Array, pa.ChunkedArray)) else list(column)
+    if isinstance(column, (pa.Array, pa.ChunkedArray)):
+        return column.to_pylist()
+    return [value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value for value in column]
 
 
 def _whole_numbers(name: str, what: str, column: Any) -> np.ndarray:

@@ -159,7 +159,8 @@ def check_unknown_tokens(splits: list[Rows], tokenized: dict[str, Tokenized], to
         WARN if worst > UNKNOWN_TOLERATED else OK,
         total,
         f"Tokens that the tokenizer does not know: {'; '.join(parts)}.{listed}{_sampled(sampled)}",
-        "Use a model for this language or domain, or replace the characters; of a TextCNN raise the vocabulary size.",
+        "Use a model for this language or domain, or replace the characters. A TextCNN knows the words of its training "
+        "texts only: give it more of them or word vectors, and raise vocab_size if its word list is full.",
         examples if worst > UNKNOWN_TOLERATED else [],
         numbers,
     )

@@ -123,9 +123,10 @@ def _quantiles(words: np.ndarray) -> dict[str, float]:
 def _histogram(words: np.ndarray, splits: np.ndarray) -> dict[str, Any]:
     """Rows by number of words, in steps of half a power of two."""
     longest = int(words[splits >= 0].max())
-    edges = np.unique(np.round(2.0 ** np.arange(0, np.log2(longest) + 1, 0.5))).astype(np.int64)
+    edges = np.unique(np.round(2.0 ** np.arange(0, np.log2(longest) + 0.5, 0.5))).astype(np.int64)
+    edges = edges[edges <= longest]
     counts = {
-        SPLITS[split]: np.histogram(words[splits == split], [*edges, edges[-1] * 2])[0].tolist()
+        SPLITS[split]: np.histogram(words[splits == split], [*edges, longest + 1])[0].tolist()
         for split in np.unique(splits[splits >= 0]).tolist()
     }
     return {"from_words": edges.tolist(), "rows": counts}
@@ -148,26 +149,16 @@ def _classes(rows: Rows) -> list[dict[str, Any]]:
 
 
 def _notes(plan: Plan, rows: Rows, splits: dict[str, Any], classes: list[dict[str, Any]]) -> list[str]:
-    notes, given = [], {fact.split for fact in rows.facts}
-    if given != {"train"}:
-        notes.append(
-            f"The official splits {', '.join(name for name in SPLITS if name in given)} are those of the files. What "
-            "is in test was taken from validation and train, what is in validation from train; test rows all stayed, "
-            "repeated ones too."
-        )
+    given = {fact.split for fact in rows.facts}
     taken = [name for name in splits if name not in given]
-    if taken:
-        by = {REGRESSION: "tenth of the values", MULTI_LABEL: "set of labels"}.get(rows.labels.problem_type, "class")
-        notes.append(
-            f"{' and '.join(taken).capitalize()} were taken from the training rows, stratified by {by} (seed "
-            f"{plan.data_args.split_seed}); rows of one group are in one split."
-        )
+    notes = _split_notes(plan, rows, given, taken)
     surrogates = sum(fact.surrogates for fact in rows.facts)
     if surrogates:
-        notes.append(f"{surrogates:,} texts held half a character (a lone surrogate), which was removed.")
-    stay = rows.conflicts & (rows.reasons == KEPT)
-    if stay.any():
-        notes.append(f"{int(stay.sum()):,} rows with a text that has several labels stayed.")
+        texts = "1 text" if surrogates == 1 else f"{surrogates:,} texts"
+        notes.append(f"{texts} held half a character (a lone surrogate), which was removed.")
+    stay = int((rows.conflicts & (rows.reasons == KEPT)).sum())
+    if stay:
+        notes.append(f"{'1 row' if stay == 1 else f'{stay:,} rows'} whose text other rows label differently stayed.")
     for fact in rows.facts:
         if fact.form.dropped:
             notes.append(f"Columns of {fact.name} that were not kept: {', '.join(fact.form.dropped)}.")
@@ -183,6 +174,25 @@ def _notes(plan: Plan, rows: Rows, splits: dict[str, Any], classes: list[dict[st
         if name in taken or name in given or not getattr(plan.data_args, f"{name}_size"):
             continue
         notes.append(f"There are too few rows for a {name} split of {getattr(plan.data_args, f'{name}_size'):.0%}.")
+    return notes
+
+
+def _split_notes(plan: Plan, rows: Rows, given: set[str], taken: list[str]) -> list[str]:
+    """Which splits the files gave, and which were taken from the training rows."""
+    notes = []
+    if given != {"train"}:
+        official = [name for name in SPLITS if name in given and not (taken and name == "train")]
+        these = f"splits {', '.join(official)} are those" if len(official) > 1 else f"split {official[0]} is that"
+        notes.append(
+            f"The official {these} of the files. What is in test was taken from validation and train, what is in "
+            "validation from train; test rows all stayed, repeated ones too."
+        )
+    if taken:
+        by = {REGRESSION: "tenth of the values", MULTI_LABEL: "set of labels"}.get(rows.labels.problem_type, "class")
+        notes.append(
+            f"{' and '.join(taken).capitalize()} {'were' if len(taken) > 1 else 'was'} taken from the training rows, "
+            f"stratified by {by} (seed {plan.data_args.split_seed}); rows of one group are in one split."
+        )
     return notes
 
 
@@ -263,7 +273,7 @@ def _draw_lengths(lengths: dict[str, Any]) -> str:
 def _plot_lengths(figure: Any, edges: list[int], shares: dict[str, np.ndarray]) -> None:
     axes = figure.subplots()
     for (name, share), colour, style in zip(shares.items(), COLOURS, LINE_STYLES, strict=False):
-        axes.stairs(share, [*edges, edges[-1] * 2], color=colour, linestyle=style, linewidth=1.5, label=name)
+        axes.stairs(share, [*edges, edges[-1] * np.sqrt(2)], color=colour, linestyle=style, linewidth=1.5, label=name)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set(xlabel="words", ylabel="share of the split's rows")

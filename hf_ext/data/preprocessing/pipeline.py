@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hf_ext.arguments import DataArguments
+from hf_ext.arguments import RawDataArguments
 from hf_ext.data.preprocessing.data_report import build_data_report, write_data_report
 from hf_ext.data.preprocessing.plan import Plan, PreprocessingArguments, make_plan
 from hf_ext.data.preprocessing.publishing import (
@@ -60,7 +62,7 @@ def preprocess(
     input_dir: str | Path,
     output_dir: str | Path,
     settings: PreprocessingArguments | None = None,
-    data_args: DataArguments | None = None,
+    data_args: RawDataArguments | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> tuple[dict[str, Any], bool]:
@@ -76,7 +78,7 @@ def preprocess(
         input_dir (`str` or `Path`): Folder with the raw files.
         output_dir (`str` or `Path`): Folder for the result, outside of `input_dir`.
         settings ([`PreprocessingArguments`], *optional*): How to clean and select.
-        data_args ([`DataArguments`], *optional*):
+        data_args ([`RawDataArguments`], *optional*):
             Column names, `validation_size`, `test_size` (0.1 by default, here), `split_seed`, and
             `preprocessing_num_workers` (processes that clean; the result does not depend on it).
         overwrite (`bool`, *optional*, defaults to `False`): Replace other splits in `output_dir`.
@@ -88,16 +90,16 @@ def preprocess(
 
     Raises:
         DataError: With the file and the row or byte. Nothing is published then.
-        ConfigurationError: If `output_dir` holds other splits, or another run writes to it.
+        ConfigurationError: If `output_dir` holds other splits, another run writes to it, or its disk is full.
     """
     PreprocessingRunArguments(str(input_dir), str(output_dir))
     settings = settings or PreprocessingArguments()
-    plan = make_plan(Path(input_dir), settings, data_args or DataArguments(test_size=TEST_SIZE))
+    plan = make_plan(Path(input_dir), settings, data_args or RawDataArguments(test_size=TEST_SIZE))
     fingerprint = plan.fingerprint(progress)
     workspace = Workspace(Path(output_dir), fingerprint)
     # Once before anything is made in output_dir, and once when no other run can change it.
     check_output(workspace, fingerprint, overwrite)
-    with workspace.locked():
+    with workspace.locked(), _writing_to(output_dir):
         report = check_output(workspace, fingerprint, overwrite)
         if report is not None:
             workspace.remove()
@@ -147,6 +149,18 @@ def report_table(report: dict[str, Any]) -> str:
 
 
 # ---- Inside ----
+
+
+@contextmanager
+def _writing_to(output_dir: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        # What cannot be read has been told as a DataError: this is a full disk, or one that failed.
+        raise ConfigurationError(
+            f"output_dir {output_dir} cannot be written: {error.strerror or error}. The work takes about twice the "
+            "input there. Make room and run the same again: it goes on after the last finished stage."
+        ) from error
 
 
 def _make(plan: Plan, workspace: Workspace, fingerprint: str, progress: bool) -> None:

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from tqdm.auto import tqdm
 
-from hf_ext.arguments import DataArguments
-from hf_ext.data.preprocessing.cleaning import UrlPolicy
+from hf_ext.arguments import RawDataArguments
+from hf_ext.data.duplicates import check_threshold
+from hf_ext.data.preprocessing.cleaning import UrlPolicy, clean_steps
 from hf_ext.data.preprocessing.selecting import ConflictPolicy
 from hf_ext.data.preprocessing.sources import Source, find_sources, sha256_of
 from hf_ext.data.preprocessing.unifying import Form, find_forms
@@ -46,7 +47,8 @@ class PreprocessingArguments:
         default=0.8, metadata={"help": "Similarity from which texts are near duplicates (Jaccard, character 5-grams)."}
     )
     conflicting_labels: ConflictPolicy = field(
-        default="drop", metadata={"help": "Equal texts with different labels: drop all, keep_first, or error."}
+        default="drop",
+        metadata={"help": "Equal texts with different labels: drop all, keep_first, or error; drop needs deduplicate."},
     )
     keep_columns: list[str] | None = field(
         default=None, metadata={"help": "Further columns to keep; source_idx and is_augmented are kept anyway."}
@@ -57,9 +59,11 @@ class PreprocessingArguments:
     output_format: Literal["json", "parquet"] = field(default="json", metadata={"help": "json (an array) or parquet."})
 
     def __post_init__(self):
-        if not 0 < self.near_duplicate_threshold <= 1:
+        check_threshold(self.near_duplicate_threshold)
+        if self.deduplicate == "off" and self.conflicting_labels == "keep_first":
             raise ConfigurationError(
-                f"near_duplicate_threshold is {self.near_duplicate_threshold}; it must be above 0 and at most 1."
+                "conflicting_labels=keep_first with deduplicate=off: equal texts all stay then, so none is first. "
+                "Take deduplicate=exact."
             )
         if self.label_map is not None:
             # YAML knows keys that are numbers, JSON doesn't.
@@ -77,7 +81,7 @@ class Plan:
     ignored: list[tuple[str, str]]
     forms: dict[Source, Form]
     settings: PreprocessingArguments
-    data_args: DataArguments
+    data_args: RawDataArguments
 
     def fingerprint(self, progress: bool) -> str:
         """SHA-256 of all that decides on the result: every byte read, the settings, and the versions that matter."""
@@ -117,14 +121,16 @@ class Plan:
         return self.forms[self.sources[0]].kept
 
 
-def make_plan(input_dir: Path, settings: PreprocessingArguments, data_args: DataArguments) -> Plan:
+def make_plan(input_dir: Path, settings: PreprocessingArguments, data_args: RawDataArguments) -> Plan:
     """
     Find the files and their columns.
 
     Raises:
         DataError: Without data, or with files whose columns differ.
-        ConfigurationError: If the shares leave nothing to train on.
+        ConfigurationError: If the shares leave nothing to train on, or a package is missing that cleaning needs.
     """
+    # Before all bytes are read for the fingerprint, which asks for the package's version.
+    clean_steps("", settings.clean_html, settings.clean_urls, settings.fix_encoding)
     sources, ignored = find_sources(input_dir)
     if data_args.validation_size + data_args.test_size >= 1:
         raise ConfigurationError(

@@ -63,10 +63,13 @@ def find_sources(folder: Path) -> tuple[list[Source], list[tuple[str, str]]]:
     if not folder.is_dir():
         raise DataError(f"input_dir: there is no folder {folder}. Name the folder with the raw data.")
     below: dict[Path, list[Path]] = defaultdict(list)
+    sources, ignored, classes = [], [], defaultdict(list)
     for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).parts):
         if not path.is_dir():
             below[path.parent].append(path)
-    sources, ignored, classes = [], [], defaultdict(list)
+        elif path.is_symlink():
+            # A link upwards would never end; but nobody should miss the rows behind another without a word.
+            ignored.append((_name(path, folder), "a link to a folder is not followed; name the folder itself"))
     for parent, paths in below.items():
         for path in paths:
             kind = _kind(path)

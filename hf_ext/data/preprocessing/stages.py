@@ -18,6 +18,7 @@ from hf_ext.data.preprocessing.plan import Plan
 from hf_ext.data.preprocessing.publishing import SPLITS, Workspace
 from hf_ext.data.preprocessing.selecting import (
     AUGMENTED,
+    CONFLICT,
     EMPTY,
     KEPT,
     REASONS,
@@ -41,10 +42,10 @@ class Rows:
     """All rows on disk, and what was decided on each."""
 
     raw: pa.Table
-    clean: pa.Table
     facts: list[SourceFacts]
     starts: np.ndarray
     sources: list[Source]
+    clean: pa.Table | None = None
     reasons: np.ndarray | None = None
     partner: np.ndarray | None = None
     conflicts: np.ndarray | None = None
@@ -78,9 +79,11 @@ def preprocess_rows(plan: Plan, workspace: Workspace, workers: int | None, progr
         DataError: With the file and the row; also if no row is left.
     """
     raw, facts = _read(plan, workspace, progress)
-    clean = _clean(plan, workspace, raw, workers, progress)
     starts = np.cumsum([0] + [fact.rows for fact in facts[:-1]])
-    rows = Rows(raw.data.table, clean.data.table, facts, starts, plan.sources)
+    rows = Rows(raw.data.table, facts, starts, plan.sources)
+    # Before the stages that take long: a label that cannot be used ends the run.
+    _label(plan, rows)
+    rows.clean = _clean(plan, workspace, raw, workers, progress).data.table
     exact, near = _clusters(plan, workspace, rows, progress)
     _select(plan, rows, exact, near)
     _split(plan, rows, exact if near is None else near)
@@ -197,15 +200,20 @@ def _compared_texts(table: pa.Table) -> pa.ChunkedArray:
     return pc.binary_join_element_wise(table["text"], table["text_pair"], PAIR_SEPARATOR)
 
 
-def _select(plan: Plan, rows: Rows, exact: np.ndarray, near: np.ndarray | None) -> None:
+def _label(plan: Plan, rows: Rows) -> None:
     settings, sizes = plan.settings, [fact.rows for fact in rows.facts]
     official = np.repeat([SPLITS.index(fact.split) for fact in rows.facts], sizes).astype(np.int8)
     from_csv = np.repeat([source.kind in (".csv", ".tsv") for source in plan.sources], sizes)
     may_lack = _unlabelled_test(rows, official)
-    labels = read_labels(
+    rows.labels = read_labels(
         rows.raw["label"], from_csv, may_lack, rows.name, settings.label_map, settings.drop_unlabelled,
         plan.data_args.do_regression,
     )  # fmt: skip
+    rows.splits = official
+
+
+def _select(plan: Plan, rows: Rows, exact: np.ndarray, near: np.ndarray | None) -> None:
+    settings, labels, official = plan.settings, rows.labels, rows.splits
     reasons = labels.reasons
     reasons[_empty(rows.clean) & (reasons == KEPT)] = EMPTY
     rows.conflicts = find_conflicts(reasons, labels.ids, exact)
@@ -222,7 +230,7 @@ def _select(plan: Plan, rows: Rows, exact: np.ndarray, near: np.ndarray | None) 
     if settings.deduplicate != "off":
         origins = group_codes(rows.raw["source_idx"]) if "source_idx" in plan.kept else None
         reasons, partner = select_rows(reasons, labels.ids, official, exact, near, origins, settings.conflicting_labels)
-    rows.labels, rows.reasons, rows.partner, rows.splits = labels, reasons, partner, official
+    rows.reasons, rows.partner = reasons, partner
 
 
 def _unlabelled_test(rows: Rows, official: np.ndarray) -> np.ndarray:
@@ -254,7 +262,8 @@ def _split(plan: Plan, rows: Rows, clusters: np.ndarray) -> None:
     if not len(pool):
         counts = np.bincount(rows.reasons, minlength=len(REASONS))
         why = ", ".join(f"{count:,} {REASONS[code]}" for code, count in enumerate(counts) if count and code != KEPT)
-        raise DataError(f"No row is left to train on: of {len(rows):,} rows were removed {why}.")
+        advice = ", or pass --conflicting_labels keep_first" if (rows.reasons == CONFLICT).any() else ""
+        raise DataError(f"No row is left to train on. Of {len(rows):,} rows went: {why}. Mend these rows{advice}.")
     if taken:
         groupings = [clusters[pool]]
         names = [name for name in (settings.group_column, "source_idx") if name in plan.kept]

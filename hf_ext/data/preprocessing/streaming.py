@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from hf_ext.data.preprocessing.sources import TEXTS, Source
+from hf_ext.data.reading import MAX_RECORD
 from hf_ext.errors import DataError
 
 Rows = list[dict[str, Any]]
@@ -20,8 +21,6 @@ Rows = list[dict[str, Any]]
 BATCH_ROWS = 10_000
 BATCH_CHARACTERS = 1 << 25
 CHUNK = 1 << 20
-# The longest row that is read. What is longer is a broken file (an unclosed quote, no line ends), not a text.
-MAX_RECORD = 1 << 26
 BLANKS = re.compile(r"[ \t\n\r]*")
 _scan, _decode = json.JSONDecoder().scan_once, json.JSONDecoder().decode
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from hf_ext.arguments import DataArguments
+from hf_ext.arguments import RawDataArguments
 from hf_ext.configuration import nearest
 from hf_ext.data.loading import COPY_COLUMNS, LABEL_COLUMNS, PAIR_COLUMNS, TEXT_COLUMNS
 from hf_ext.data.preprocessing.sources import Source
@@ -62,7 +62,7 @@ class SourceFacts:
     kinds: dict[str, set[str]] = field(default_factory=dict)
 
 
-def find_forms(sources: list[Source], data_args: DataArguments, keep_columns: list[str]) -> dict[Source, Form]:
+def find_forms(sources: list[Source], data_args: RawDataArguments, keep_columns: list[str]) -> dict[Source, Form]:
     """
     The form of every source, from its first rows.
 
@@ -71,7 +71,7 @@ def find_forms(sources: list[Source], data_args: DataArguments, keep_columns: li
 
     Args:
         sources (`list[Source]`): From [`~hf_ext.data.preprocessing.sources.find_sources`].
-        data_args ([`DataArguments`]): For the names of the columns.
+        data_args ([`RawDataArguments`]): For the names of the columns.
         keep_columns (`list[str]`): Further columns, which every source must have; `source_idx` and `is_augmented`
             are kept where there are any.
 
@@ -172,7 +172,9 @@ def _peek(source: Source) -> list[str]:
     return list(dict.fromkeys(key for row in rows[:PEEKED_ROWS] for key in row))
 
 
-def _form(source: Source, columns: dict[Source, list[str]], data_args: DataArguments, keep_columns: list[str]) -> Form:
+def _form(
+    source: Source, columns: dict[Source, list[str]], data_args: RawDataArguments, keep_columns: list[str]
+) -> Form:
     removed = _names(data_args.remove_columns)
     available = [name for name in columns[source] if name not in removed]
     pair, named = data_args.text_pair_column_name, _names(data_args.text_column_names)
@@ -231,8 +233,8 @@ def _raise_different(one: Source, other: Source, columns: dict[Source, list[str]
     flags = f"--{flag}" if flag else "--text_column_names (and --text_pair_column_name, --label_column_name)"
     raise DataError(
         f"Two files have different columns: {one.path} has {', '.join(columns[one])}; {other.path} has "
-        f"{', '.join(columns[other])}, and {why}. Name the columns with {flags} if both have them, rename those of one "
-        "file, or put the files into folders of their own and run twice."
+        f"{', '.join(columns[other])}, and {why}. Name the columns with {flags} if both have them, or rename those of "
+        "one file."
     )
 
 

@@ -95,6 +95,14 @@ def test_features_and_formats_are_kept(rows):
     assert dataset.column_names == ["text", "label", "more"]
 
 
+@pytest.mark.parametrize("every", [False, True])
+def test_the_columns_of_a_format_are_kept(rows, every):
+    dataset = Dataset.from_list(rows[:5]).with_format("numpy", columns=["label"], output_all_columns=every)
+    result = DataAugmenter().augment_dataset(dataset)
+    assert result.format["columns"] == ["label"] and result.format["output_all_columns"] is every
+    assert list(result[0]) == list(dataset[0]) + ["source_idx", "is_augmented"] * every
+
+
 def test_a_row_does_not_depend_on_its_neighbours(rows):
     augmenter = DataAugmenter(seed=5)
     texts = [row["text"] for row in rows]
@@ -251,6 +259,16 @@ def test_a_function_as_backend():
     assert len({row["text"] for row in result}) == 15
 
 
+def test_a_copy_of_which_a_backend_leaves_nothing_is_left_out():
+    def delete(text, rng):
+        return "" if text == "short" else text.replace("the ", "")
+
+    augmenter = DataAugmenter(backend=delete)
+    rows = [{"text": text} for text in ("the film", "short", " ")]
+    assert [row["text"] for row in augmenter.augment_dataset(rows)] == ["the film", "film", "short", " "]
+    assert augmenter.dropped == 2
+
+
 def test_nlpaug_as_backend():
     word = pytest.importorskip("nlpaug.augmenter.word")
     flow = pytest.importorskip("nlpaug.flow")
@@ -275,6 +293,14 @@ def test_nlpaug_as_backend():
 def test_what_a_backend_returns_must_be_a_text(value):
     with pytest.raises(DataError, match="Row 9: the backend returned"):
         DataAugmenter(backend=lambda text, rng: value).augment(["text"], rows=[8])
+
+
+def test_what_a_backend_returns_must_be_whole_characters():
+    data = Dataset.from_list([{"text": "fine"}, {"text": "cut"}])
+    augmenter = DataAugmenter(backend=lambda text, rng: text + ("\ud83d" if text == "cut" else "!"))
+    for rows in (data, data.to_list()):
+        with pytest.raises(DataError, match="Row 2: the backend returned half a character"):
+            augmenter.augment_dataset(rows)
 
 
 def test_a_missing_nlpaug_is_named(monkeypatch):
@@ -424,9 +450,14 @@ def test_arguments_make_the_augmenter():
         ({"augmentation_techniques": ["random_insert"]}, "augmentation_techniques: .*Did you mean 'random_insertion'"),
         ({"augmentation_techniques": []}, "augmentation_techniques is"),
         ({"augmentation_factor": 0}, "augmentation_factor is 0"),
-        ({"augmentation_on_the_fly": True, "augmentation_factor": 2}, "no copies are stored"),
+        (
+            {"augmentation_enabled": True, "augmentation_on_the_fly": True, "augmentation_factor": 2},
+            "no copies are stored",
+        ),
+        ({"augmentation_on_the_fly": True}, "augmentation_on_the_fly has no effect without --augmentation_enabled"),
+        ({"augmentation_factor": 4}, "augmentation_factor has no effect without --augmentation_enabled"),
     ],
-    ids=range(5),
+    ids=range(7),
 )
 def test_arguments_that_make_no_sense(settings, message):
     with pytest.raises(ConfigurationError, match=message):

@@ -2,6 +2,7 @@ import json
 import random
 
 import numpy as np
+import pandas as pd
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict
 
@@ -319,12 +320,25 @@ def test_data_stays_as_it_was(splits):
         ({"train": [{"text": "a", "source_idx": None}]}, "train, row 1: 'source_idx' is None"),
         ({"train": Dataset.from_dict({"text": [1, 2]})}, "'text' is of the type int64"),
         ({"train": [{"text": "a", "label": [[1]]}]}, "train, row 1: the label"),
+        (Dataset.from_dict({"text": ["a"]}), "splits is a Dataset; name the split"),
+        ({"train": pd.DataFrame({"text": ["a"]})}, "'train' is a DataFrame; it must be a Dataset or a list of dicts"),
+        ({"train": ["a", "b"]}, "'train' is a list; it must be a Dataset or a list of dicts"),
     ],
-    ids=["nothing", "no_rows", "no_column", "number", "source", "type", "label"],
+    ids=["nothing", "no_rows", "no_column", "number", "source", "type", "label", "no_split", "frame", "strings"],
 )
 def test_what_cannot_be_checked_is_refused(wrong, message):
     with pytest.raises(DataError, match=message):
         check(wrong)
+
+
+def test_labels_of_numpy_are_those_of_python():
+    rows = make_rows(12, 0)
+    for labels in ([1, 0, 1], [0, 0, 1]), ([0], [1]):
+        plain = [
+            {**row, "label": labels[i % 2] if len(labels[0]) > 1 else labels[i % 2][0]} for i, row in enumerate(rows)
+        ]
+        arrays = [{**row, "label": np.array(row["label"])[()]} for row in plain]
+        assert check({"train": arrays}).as_dict() == check({"train": plain}).as_dict()
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@ import json
 import multiprocessing
 import os
 import random
+import resource
 import signal
+import sys
 import time
 from collections import Counter
 from html.parser import HTMLParser
@@ -17,6 +19,7 @@ from hf_ext.data.preprocessing import (
     PreprocessingArguments,
     PreprocessingRunArguments,
     complete_preprocessing_values,
+    make_plan,
     preprocess,
 )
 from hf_ext.data.reading import read_table
@@ -443,8 +446,8 @@ def test_finished_stages_are_taken_over(tmp_path, killed_and_not):
         ({"a.json": [{"text": "a", "label": [1, 0, 1]}]}, {}, r"a\.json, row 1: .*names a class twice"),
         ({"a.json": [{"text": "a", "label": "\ud800"}]}, {}, r"a\.json, row 1: 'label' holds half a character"),
         ({"a.json": make_rows(4)}, {"keep_columns": ["id"]}, r"a\.json has no column 'id'.*--keep_columns"),
-        ({"a.json": [{"text": " ", "label": 1}] * 3}, {}, "left to train on: of 3 rows were removed 3 empty_text"),
-        ({"a.json": [{"text": "a", "label": i % 2} for i in range(4)]}, {}, "were removed 4 conflicting_labels"),
+        ({"a.json": [{"text": " ", "label": 1}] * 3}, {}, "left to train on. Of 3 rows went: 3 empty_text"),
+        ({"a.json": [{"text": "a", "label": i % 2} for i in range(4)]}, {}, "went: 4 conflicting_labels"),
     ],
     ids=lambda value: None if isinstance(value, str) else "",
 )  # fmt: skip
@@ -521,3 +524,39 @@ def test_the_page_is_whole_and_quotes_what_it_shows(tmp_path):
 
     Checker().feed(page)
     assert stack == []
+
+
+def test_when_no_row_is_left_the_message_says_what_to_do(tmp_path):
+    rows = [{"text": "the same", "label": i % 2} for i in range(10)]
+    folder, out = write(tmp_path / "raw", **{"a.json": rows}), tmp_path / "out"
+    with pytest.raises(DataError, match=r"went: 10 conflicting_labels.*--conflicting_labels keep_first"):
+        run(folder, out)
+    assert not out.exists()
+    run(folder, out, conflicting_labels="keep_first")
+    assert read(out) == {"train": [{"text": "the same", "label": 0}]}
+    with pytest.raises(DataError, match=r"went: 1 empty_text\. Mend these rows\.$"):
+        run(write(tmp_path / "empty", **{"a.json": [{"text": " ", "label": 0}]}), tmp_path / "none")
+
+
+def test_a_full_disk_is_told_and_the_next_run_goes_on(tmp_path):
+    rows = [{"text": f"number {i} " * 100, "label": i % 2} for i in range(300)]
+    folder, out = write(tmp_path / "raw", **{"a.json": rows}), tmp_path / "out"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Python ignores the signal, so that writing more fails like on a full disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(ConfigurationError, match=r"out cannot be written: .*File too large.*run the same again"):
+            run(folder, out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in out.iterdir()] == [".preprocessing"]
+    run(folder, out)
+    run(folder, tmp_path / "other")
+    assert (out / "train.json").read_bytes() == (tmp_path / "other" / "train.json").read_bytes()
+
+
+def test_a_missing_package_is_named_before_anything_is_read(tmp_path, monkeypatch):
+    folder = write(tmp_path / "raw", **{"a.json": make_rows(4)})
+    monkeypatch.setitem(sys.modules, "selectolax.lexbor", None)
+    with pytest.raises(ConfigurationError, match=r"clean_html needs selectolax.*pip install 'hf_ext\[html\]'"):
+        make_plan(folder, PreprocessingArguments(clean_html=True), DataArguments())

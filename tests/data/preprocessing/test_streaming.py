@@ -260,6 +260,16 @@ def test_sources_of_a_folder(tmp_path):
     ]
 
 
+def test_links_to_folders_are_not_followed_and_not_forgotten(tmp_path):
+    write(tmp_path, **{"raw/a.json": "[]", "elsewhere/b.json": "[]"})
+    (tmp_path / "raw" / "upwards").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "raw" / "more").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "raw" / "c.json").symlink_to(tmp_path / "elsewhere" / "b.json")
+    sources, ignored = find_sources(tmp_path / "raw")
+    assert [source.name for source in sources] == ["a.json", "c.json"]
+    assert [(name, "a link to a folder" in why) for name, why in ignored] == [("more", True), ("upwards", True)]
+
+
 def test_the_hash_of_texts_knows_their_names(tmp_path):
     digests = set()
     for name in ("pos/a.txt", "neg/a.txt", "pos/b.txt"):
