@@ -21,7 +21,6 @@ PREPROCESSING = (
     "sources",
     "split_files",
     "stages",
-    "streaming",
     "unifying",
 )
 LAYERS = {
@@ -42,6 +41,7 @@ LAYERS = {
     "layers": 1,
     "optimizers": 1,
     "run_record": 1,
+    "data.streaming": 1,
     "data.reading": 1,
     "data.labels": 1,
     "data.loading": 1,

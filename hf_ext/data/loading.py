@@ -16,8 +16,9 @@ from hf_ext.configuration import nearest
 from hf_ext.data.difficulty import SCORERS, TRAINED_SCORERS
 from hf_ext.data.duplicates import PAIR_SEPARATOR, exact_duplicates
 from hf_ext.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Task, encode_labels, infer_task, parse_labels
-from hf_ext.data.reading import FORMATS, Table, read_hub_dataset, read_table
+from hf_ext.data.reading import Table, read_hub_dataset, read_table
 from hf_ext.data.splitting import merge_groups, strata_of, stratified_group_split
+from hf_ext.data.streaming import FORMATS
 from hf_ext.errors import DataError
 
 SPLITS = ("train", "validation", "test")

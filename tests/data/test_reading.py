@@ -11,7 +11,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from hf_ext.data import reading
+from hf_ext.data import streaming
 from hf_ext.data.reading import Table, read_demo, read_hub_dataset, read_table
 from hf_ext.errors import DataError
 
@@ -119,7 +119,7 @@ def test_long_csv_fields(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.csv", "a.json", "a.jsonl", "a.parquet", "folder"])
 def test_a_row_of_many_megabytes_is_a_broken_file(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(reading, "MAX_RECORD", 1 << 20)
+    monkeypatch.setattr(streaming, "MAX_RECORD", 1 << 20)
     rows, path = [{"text": "fine", "label": "a"}, {"text": "x" * ((1 << 20) + 1), "label": "b"}], tmp_path / name
     if name == "a.parquet":
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
@@ -129,7 +129,11 @@ def test_a_row_of_many_megabytes_is_a_broken_file(tmp_path, monkeypatch, name):
             (path / row["label"] / "1.txt").write_text(row["text"])
     else:
         path.write_text({".csv": as_csv, ".json": json.dumps, ".jsonl": as_lines}[path.suffix](rows))
-    with pytest.raises(DataError, match=rf"{name}, row 2: 'text' is longer than 1 MiB.* never closed"):
+    where = {
+        "a.csv": "a.csv, line 3: .* 1 MiB: a quote is probably never closed",
+        "folder": "b/1.txt is longer than 1 MiB",
+    }
+    with pytest.raises(DataError, match=where.get(name, rf"{name}, row 2: 'text' is longer than 1 MiB.* never closed")):
         read_table(path)
 
 
@@ -173,9 +177,17 @@ def test_missing_files_get_the_nearest(tmp_path):
         ("a.jsonl", '{"text": "a"}\n{"text": \n', "line 2, column"),
         ("a.jsonl", '{"text": "a"} {"text": "b"}\n', "line 1, column 15: Extra data"),
         ("a.json", "text,label\na,1\n", "is not JSON: line 1, column 1"),
-        ("a.json", '{\n  "data": [{"text": "a"}]\n}', "holds a JSON object; it must hold an array of rows"),
+        (
+            "a.json",
+            '{\n  "data": [{"text": "a"}]\n}',
+            "a JSON object of several lines; it must hold an array of rows",
+        ),
         ("a.json", '{"data": [{"text": "a"}]}', "holds a JSON object"),
-        ("a.jsonl", '[\n{"text": "a"}\n]', "it must hold an array of rows, or one row a line"),
+        (
+            "a.jsonl",
+            '[\n{"text": "a"}\n]',
+            "begins with '['; it must hold an array of rows (name it .json)",
+        ),
         ("a.json", '[{"text": "a"}, ["b", 1]]', 'row 2 is ["b", 1]; a row must be an object'),
         ("a.json", '[{"text": "a"}, null]', "row 2 is null"),
         ("a.jsonl", '{"text": "a"}\n"b"\n', 'row 2 is "b"'),

@@ -125,6 +125,17 @@ def test_augmented_files_are_not_augmented_again_and_are_split_by_source(train, 
     assert not set(splits["train"]["source_idx"]) & set(splits["validation"]["source_idx"])
 
 
+def test_rows_without_a_source_are_their_own(tmp_path, write_data):
+    write_data()
+    sources = [None, "a", "a", 7]
+    change_rows(tmp_path / "train.json", lambda i, row: {**row, "source_idx": sources[i % 4]})
+    files = DataArguments(train_file=str(tmp_path / "train.json"), validation_size=0.2)
+    splits = load_text_data(files, ModelArguments(model_type="textcnn"), ("train", "validation")).splits
+    assert not set(splits["train"]["source_idx"]) & set(splits["validation"]["source_idx"])
+    # 40 rows of their own, and two sources of 80 and 40 rows.
+    assert len({*splits["train"]["source_idx"], *splits["validation"]["source_idx"]}) == 42
+
+
 # ---- Curriculum ----
 
 
@@ -176,6 +187,13 @@ def test_resuming_with_other_techniques_is_refused(train, output_dir):
     ):
         with pytest.raises(ConfigurationError, match=what):
             train(*flags, "--resume_from_checkpoint", output_dir / "checkpoint-9")
+
+
+def test_too_few_epochs_are_refused_before_anything_is_scored(train, output_dir, capsys):
+    with pytest.raises(ConfigurationError, match="at least two epochs"):
+        train("--curriculum", "cross_review", "--num_train_epochs", 1)
+    assert "cross review" not in capsys.readouterr().err
+    assert not output_dir.exists()
 
 
 def test_a_rate_that_is_not_known_yet_scores_nothing(train, output_dir):

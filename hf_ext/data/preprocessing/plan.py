@@ -13,8 +13,9 @@ from hf_ext.arguments import RawDataArguments
 from hf_ext.data.duplicates import check_threshold
 from hf_ext.data.preprocessing.cleaning import UrlPolicy, clean_steps
 from hf_ext.data.preprocessing.selecting import ConflictPolicy
-from hf_ext.data.preprocessing.sources import Source, find_sources, sha256_of
+from hf_ext.data.preprocessing.sources import find_sources, sha256_of
 from hf_ext.data.preprocessing.unifying import Form, find_forms
+from hf_ext.data.streaming import Source
 from hf_ext.errors import ConfigurationError
 from hf_ext.version import __version__
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from hf_ext.data.reading import FORMATS
+from hf_ext.data.streaming import FORMATS
 from hf_ext.errors import ConfigurationError
 
 SPLITS = ("train", "validation", "test")

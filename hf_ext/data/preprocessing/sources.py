@@ -3,13 +3,11 @@
 import hashlib
 import re
 from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 
-from hf_ext.data.reading import FORMATS
+from hf_ext.data.streaming import FORMATS, TEXTS, Source
 from hf_ext.errors import DataError
 
-TEXTS = "texts"
 # "train-00000.parquet" and "dev.json" name a split, "training.json" too, "testimonials.csv" and "values.csv" don't.
 SPLIT_NAMES = {
     "train": re.compile(r"train(ing)?(?![a-z])", re.IGNORECASE),
@@ -17,30 +15,6 @@ SPLIT_NAMES = {
     "test": re.compile(r"test(ing)?(?![a-z])", re.IGNORECASE),
 }
 CHUNK = 1 << 20
-
-
-@dataclass(frozen=True)
-class Source:
-    """
-    Rows that were written together: one file, or the texts of one folder of classes.
-
-    Args:
-        path (`Path`): The file, or the folder that holds the class folders.
-        name (`str`): The path below the folder of raw data, with forward slashes; `.` for that folder itself.
-        kind (`str`): One of [`~hf_ext.data.reading.FORMATS`], or `"texts"`.
-        split (`str`): The split that the name tells; `"train"` when it tells none.
-        texts (`tuple[Path, ...]`): The `.txt` files of a folder, in the order of the rows.
-    """
-
-    path: Path
-    name: str
-    kind: str
-    split: str
-    texts: tuple[Path, ...] = ()
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        return self.texts or (self.path,)
 
 
 def find_sources(folder: Path) -> tuple[list[Source], list[tuple[str, str]]]:

@@ -28,9 +28,9 @@ from hf_ext.data.preprocessing.selecting import (
     read_labels,
     select_rows,
 )
-from hf_ext.data.preprocessing.sources import Source
 from hf_ext.data.preprocessing.unifying import SourceFacts, row_name, unified_batches
 from hf_ext.data.splitting import merge_groups, strata_of, stratified_group_split
+from hf_ext.data.streaming import Source
 from hf_ext.errors import DataError
 
 BATCH_ROWS = 10_000

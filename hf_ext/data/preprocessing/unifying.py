@@ -12,8 +12,7 @@ import pyarrow as pa
 from hf_ext.arguments import RawDataArguments
 from hf_ext.configuration import nearest
 from hf_ext.data.loading import COPY_COLUMNS, LABEL_COLUMNS, PAIR_COLUMNS, TEXT_COLUMNS
-from hf_ext.data.preprocessing.sources import Source
-from hf_ext.data.preprocessing.streaming import Rows, iter_batches
+from hf_ext.data.streaming import Rows, Source, iter_batches
 from hf_ext.errors import DataError
 
 RESERVED = ("text", "text_pair", "label")

@@ -8,10 +8,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from hf_ext.data.preprocessing import streaming
+from hf_ext.data import streaming
 from hf_ext.data.preprocessing.sources import find_sources, sha256_of
-from hf_ext.data.preprocessing.streaming import iter_batches
 from hf_ext.data.reading import read_table
+from hf_ext.data.streaming import iter_batches
 from hf_ext.errors import DataError
 
 ROWS = [

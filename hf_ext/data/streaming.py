@@ -9,20 +9,48 @@ import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from hf_ext.data.preprocessing.sources import TEXTS, Source
-from hf_ext.data.reading import MAX_RECORD
 from hf_ext.errors import DataError
 
+FORMATS = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
+# The kind of a folder with a folder of texts for each class.
+TEXTS = "texts"
 Rows = list[dict[str, Any]]
 
 BATCH_ROWS = 10_000
 BATCH_CHARACTERS = 1 << 25
 CHUNK = 1 << 20
+# The longest row that is read. What is longer is a broken file (an unclosed quote, no line ends), not a text.
+MAX_RECORD = 1 << 26
 BLANKS = re.compile(r"[ \t\n\r]*")
 _scan, _decode = json.JSONDecoder().scan_once, json.JSONDecoder().decode
+
+
+@dataclass(frozen=True)
+class Source:
+    """
+    Rows that were written together: one file, or the texts of one folder of classes.
+
+    Args:
+        path (`Path`): The file, or the folder that holds the class folders.
+        name (`str`): The path below the folder of raw data, with forward slashes; `.` for that folder itself.
+        kind (`str`): One of `FORMATS`, or `"texts"`.
+        split (`str`): The split that the name tells; `"train"` when it tells none.
+        texts (`tuple[Path, ...]`): The `.txt` files of a folder, in the order of the rows.
+    """
+
+    path: Path
+    name: str
+    kind: str
+    split: str
+    texts: tuple[Path, ...] = ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return self.texts or (self.path,)
 
 
 def iter_batches(source: Source) -> Iterator[tuple[Rows, int]]:
@@ -38,25 +66,37 @@ def iter_batches(source: Source) -> Iterator[tuple[Rows, int]]:
     Raises:
         DataError: If it is empty, broken, of another form or not UTF-8, or a row is longer than 64 MiB.
     """
+    read = 0
+    for rows, position in _source_batches(source):
+        for number, row in enumerate(rows, read + 1):
+            for name, value in row.items():
+                if type(value) is str and len(value) > MAX_RECORD:
+                    raise DataError(
+                        f"{source.path}, row {number}: {name!r} is longer than {MAX_RECORD >> 20} MiB. Look there for "
+                        "a quote that is never closed, or line ends that are missing."
+                    )
+        read += len(rows)
+        yield rows, position
+    if not read:
+        raise DataError(f"{source.path} holds no rows.")
+
+
+# ---- Inside ----
+
+
+def _source_batches(source: Source) -> Iterator[tuple[Rows, int]]:
     if source.kind == TEXTS:
         yield from _text_batches(source)
         return
     if source.kind == ".parquet":
         yield from _parquet_batches(source.path)
         return
-    found = False
     with _opened(source.path) as (file, raw):
         buffer = _Buffer(source.path, file)
         if not buffer.peek():
             raise DataError(f"{source.path} is empty; it must hold rows with a text and a label.")
         for rows in _batches(_rows(source, buffer), buffer):
-            found = True
             yield rows, raw.tell()
-    if not found:
-        raise DataError(f"{source.path} holds no rows.")
-
-
-# ---- Inside ----
 
 
 @contextmanager
