@@ -44,6 +44,7 @@ LAYERS = {
     "data.streaming": 1,
     "data.reading": 1,
     "data.labels": 1,
+    "data.holding_out": 1,
     "data.loading": 1,
     "data.tokenization": 1,
     "data.sampling": 1,
