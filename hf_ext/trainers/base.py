@@ -50,7 +50,8 @@ class ExtendedTrainer(Trainer):
         kwargs:
             As [`~transformers.Trainer`].
 
-    A subclass with a loss of its own overrides [`~ExtendedTrainer.batch_loss`].
+    A subclass with a loss of its own overrides [`~ExtendedTrainer.batch_loss`], and
+    [`~ExtendedTrainer.count_targets`] where that is a mean over something else than the labels.
     """
 
     # The loss that `compute_loss` returns is a mean over micro-batches still to be divided by their number.
@@ -89,8 +90,18 @@ class ExtendedTrainer(Trainer):
         """
         return super().compute_loss(model, inputs, return_outputs=True)
 
+    def count_targets(self, inputs) -> int:
+        """
+        How many targets the mean of [`~ExtendedTrainer.batch_loss`] is a mean over, up to a factor that is the same
+        for all batches. Override it together with `batch_loss` where these are not the labels.
+
+        Args:
+            inputs (`dict[str, torch.Tensor]`): The batch.
+        """
+        return count_targets(inputs)
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        targets = count_targets(inputs)
+        targets = self.count_targets(inputs)
         loss, outputs = self.batch_loss(model, inputs)
         if num_items_in_batch is not None:
             # This batch's share of the step's targets. Averaging over processes and dividing by the accumulation
@@ -101,7 +112,7 @@ class ExtendedTrainer(Trainer):
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        targets = sum(count_targets(batch) for batch in batches)
+        targets = sum(self.count_targets(batch) for batch in batches)
         if self.args.world_size > 1:
             targets = self.accelerator.reduce(torch.tensor(float(targets), device=device)).item()
         return batches, targets or None
