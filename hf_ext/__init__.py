@@ -28,7 +28,13 @@ from hf_ext.callbacks.curriculum import CurriculumArguments
 from hf_ext.callbacks.early_stopping import EarlyStoppingArguments
 from hf_ext.callbacks.learning_rates import LearningRateArguments
 from hf_ext.callbacks.unfreezing import UnfreezingArguments
-from hf_ext.checks import check_same_run, check_training_arguments, check_watched_metrics, resume_point
+from hf_ext.checks import (
+    check_same_run,
+    check_training_arguments,
+    check_watched_metrics,
+    distillation_resume_point,
+    resume_point,
+)
 from hf_ext.configuration import parse_arguments
 from hf_ext.data.augmentation import AugmentationArguments, DataAugmenter
 from hf_ext.data.augmentation.collator import AugmentingCollator
@@ -47,26 +53,50 @@ from hf_ext.data.preprocessing import (
 )
 from hf_ext.data.sampling import CurriculumSampler, CurriculumScheduler, LengthGroupedSampler
 from hf_ext.data.splitting import stratified_group_split
+from hf_ext.data.teacher_logits import TeacherLogits, teacher_logits
 from hf_ext.data.tokenization import tokenize_dataset
+from hf_ext.data.transfer_set import TransferSet, build_transfer_set, read_unlabelled
 from hf_ext.defaults import (
+    complete_distillation_values,
     complete_evaluation_values,
     complete_range_test_values,
     complete_training_values,
 )
 from hf_ext.errors import ConfigurationError, DataError, UsageError, readable_errors
+from hf_ext.evaluation.comparison import Comparison, compare_models
 from hf_ext.evaluation.compute_metrics import build_compute_metrics
 from hf_ext.evaluation.model_card import write_model_card
 from hf_ext.evaluation.predictions import Predictions
 from hf_ext.evaluation.report import Supplements, write_report
-from hf_ext.evaluation.significance import bootstrap_intervals, metric_intervals
+from hf_ext.evaluation.significance import bootstrap_intervals, exact_mcnemar, metric_intervals, paired_bootstrap
+from hf_ext.evaluation.speed import compare_speed, model_cost
 from hf_ext.evaluation.tables import results_table
 from hf_ext.experiments.cartography import DataMap, cartography_scores
 from hf_ext.experiments.cross_review import cross_review_scores
+from hf_ext.experiments.distillation_run import (
+    build_student_trainer,
+    compare_distillation,
+    fine_tune_teacher,
+    label_transfer_set,
+    load_teachers,
+    make_transfer_set,
+    predict_with,
+    start_embeddings_from_teacher,
+    teacher_is_ready,
+    teacher_predictions,
+    train_control,
+    with_rows,
+    write_distillation,
+)
 from hf_ext.experiments.lr_finder import LRFinder, LRFinderArguments, NoUsableSlopeError
+from hf_ext.experiments.teacher_and_control import TeacherArguments
 from hf_ext.layers import freeze_parameters, layer_groups, unfreeze_parameters
+from hf_ext.losses import distillation_loss, hard_target_loss, hidden_state_loss, soft_target_loss
 from hf_ext.lr_schedules import get_cyclical_triangular_schedule, get_slanted_triangular_schedule
 from hf_ext.models import TextCNNConfig, TextCNNForSequenceClassification
 from hf_ext.models.building import TextCNNArguments, build_textcnn, load_config, load_pretrained
+from hf_ext.models.teacher import Teacher
+from hf_ext.models.teacher_embeddings import teacher_word_vectors
 from hf_ext.models.word_tokenizer import build_word_tokenizer, load_word_vectors
 from hf_ext.optimizers import SparseAdamW
 from hf_ext.preparation import augment_training_rows, check_data, curriculum_callbacks
@@ -78,15 +108,19 @@ from hf_ext.results import (
     write_results,
 )
 from hf_ext.run_record import RunRecord, StartOfRun, check_output_dir, clear_output_dir, start_training_log
-from hf_ext.settings import ALL_SETTINGS, TRAINING_SETTINGS
+from hf_ext.settings import ALL_SETTINGS, DISTILLATION_SETTINGS, TRAINING_SETTINGS
 from hf_ext.trainers import ExtendedTrainer
+from hf_ext.trainers.distillation import DistillationTrainer
+from hf_ext.trainers.distillation_arguments import DistillationArguments
 from hf_ext.version import __version__
 
 __all__ = [
     "ALL_SETTINGS",
+    "DISTILLATION_SETTINGS",
     "TRAINING_SETTINGS",
     "AugmentationArguments",
     "AugmentingCollator",
+    "Comparison",
     "ConfigurationError",
     "CurriculumArguments",
     "CurriculumCallback",
@@ -97,6 +131,8 @@ __all__ = [
     "DataError",
     "DataMap",
     "DiscriminativeLearningRateCallback",
+    "DistillationArguments",
+    "DistillationTrainer",
     "EarlyStoppingArguments",
     "EarlyStoppingThresholdCallback",
     "ExtendedTrainer",
@@ -122,10 +158,14 @@ __all__ = [
     "SparseAdamW",
     "StartOfRun",
     "Supplements",
+    "Teacher",
+    "TeacherArguments",
+    "TeacherLogits",
     "TextCNNArguments",
     "TextCNNConfig",
     "TextCNNForSequenceClassification",
     "TextData",
+    "TransferSet",
     "UnfreezingArguments",
     "UsageError",
     "__version__",
@@ -133,8 +173,10 @@ __all__ = [
     "bootstrap_intervals",
     "build_compute_metrics",
     "build_model",
+    "build_student_trainer",
     "build_textcnn",
     "build_trainer",
+    "build_transfer_set",
     "build_word_tokenizer",
     "cartography_scores",
     "check_data",
@@ -143,6 +185,10 @@ __all__ = [
     "check_training_arguments",
     "check_watched_metrics",
     "clear_output_dir",
+    "compare_distillation",
+    "compare_models",
+    "compare_speed",
+    "complete_distillation_values",
     "complete_evaluation_values",
     "complete_preprocessing_values",
     "complete_range_test_values",
@@ -151,37 +197,59 @@ __all__ = [
     "curriculum_callbacks",
     "describe_plan",
     "difficulty_scores",
+    "distillation_loss",
+    "distillation_resume_point",
     "exact_duplicates",
+    "exact_mcnemar",
     "find_learning_rate",
+    "fine_tune_teacher",
     "freeze_parameters",
     "get_cyclical_triangular_schedule",
     "get_slanted_triangular_schedule",
+    "hard_target_loss",
+    "hidden_state_loss",
+    "label_transfer_set",
     "layer_groups",
     "load_config",
     "load_pretrained",
+    "load_teachers",
     "load_text_data",
     "load_word_vectors",
     "make_plan",
+    "make_transfer_set",
     "metric_intervals",
+    "model_cost",
     "near_duplicate_pairs",
     "near_duplicates",
+    "paired_bootstrap",
     "parse_arguments",
     "percentile_within_label",
     "predict_splits",
+    "predict_with",
     "preflight",
     "preprocess",
+    "read_unlabelled",
     "readable_errors",
     "report_table",
     "results_table",
     "resume_point",
     "show_dry_run",
+    "soft_target_loss",
+    "start_embeddings_from_teacher",
     "start_training_log",
     "stratified_group_split",
     "task_of_config",
+    "teacher_is_ready",
+    "teacher_logits",
+    "teacher_predictions",
+    "teacher_word_vectors",
     "technique_images",
     "tokenize_dataset",
     "tokenize_splits",
+    "train_control",
     "unfreeze_parameters",
+    "with_rows",
+    "write_distillation",
     "write_model_card",
     "write_preflight",
     "write_range_test",

@@ -1,5 +1,6 @@
 """From arguments and data to a trainer: what the recipes that train have in common."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from datasets import Dataset, DatasetDict
@@ -105,6 +106,7 @@ def build_trainer(
     compute_metrics=None,
     callbacks: list[TrainerCallback] | None = None,
     augmenter: DataAugmenter | None = None,
+    make_trainer: Callable[..., ExtendedTrainer] = ExtendedTrainer,
 ) -> ExtendedTrainer:
     """
     A trainer of a model on tokenised data. Nothing is written.
@@ -118,6 +120,7 @@ def build_trainer(
         compute_metrics (`Callable`, *optional*): As the Trainer's.
         callbacks (`list[TrainerCallback]`, *optional*): Techniques.
         augmenter ([`DataAugmenter`], *optional*): Makes a fresh copy of every training text in every epoch.
+        make_trainer (`Callable`, *optional*, defaults to [`ExtendedTrainer`]): Takes a trainer's keyword arguments.
 
     Returns:
         [`ExtendedTrainer`]
@@ -127,7 +130,7 @@ def build_trainer(
     if augmenter is not None and train is not None:
         collator = AugmentingCollator(tokenizer, augmenter, collator)
         train = train.add_column("row", range(len(train)))
-    return ExtendedTrainer(
+    return make_trainer(
         model=model,
         args=training_args,
         train_dataset=train,

@@ -87,10 +87,14 @@ def check_same_run(
         "augmentation": "augmentation",
         "curriculum": "curriculum",
         "learning_rates": "set of layer-wise learning rates",
+        "teacher": "teacher",
+        "distillation": "distillation",
     }
     if not allow_changed_unfreezing:
         sections["unfreezing"] = "unfreezing schedule"
     for section, meaning in sections.items():
+        if section not in arguments:
+            continue
         before, now = record["arguments"].get(section), arguments[section]
         names = SHAPES if section == "model" else now
         changed = [
@@ -162,6 +166,21 @@ def check_watched_metrics(
                 f"{field} is {metric!r}, which no evaluation of this run yields.{nearest(metric, names)} "
                 f"Valid: {', '.join(names)}."
             )
+
+
+def distillation_resume_point(training_args: TrainingArguments) -> tuple[bool, str | None]:
+    """
+    Whether a distillation is to be continued, and the student's checkpoint, if it has come to that.
+
+    Raises:
+        ConfigurationError: If there is nothing to continue.
+    """
+    asked, output_dir = training_args.resume_from_checkpoint, Path(training_args.output_dir)
+    if asked is None or str(asked).lower() == "false":
+        return False, None
+    if str(asked).lower() == "true" and (output_dir / "run.json").is_file():
+        return True, get_last_checkpoint(str(output_dir))
+    return True, resume_point(training_args)
 
 
 def resume_point(training_args: TrainingArguments) -> str | None:

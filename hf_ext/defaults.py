@@ -89,6 +89,49 @@ def complete_training_values(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
+def complete_distillation_values(values: dict[str, Any]) -> dict[str, Any]:
+    """
+    Add what a distillation's settings imply: those of a training run that does all that the data allows.
+
+    Args:
+        values (`dict[str, Any]`): Field names -> given values.
+
+    Returns:
+        `dict[str, Any]`
+
+    Raises:
+        ConfigurationError: If settings contradict each other or could have no effect.
+    """
+    values = _all_of_the_run(values, "A distillation trains, and compares teacher, student and control")
+    if values.get("find_learning_rate"):
+        raise ConfigurationError(
+            "learning_rate=auto: the range test knows no teacher. Find the student's rate with run_lr_finder.py first, "
+            "and pass it as a number."
+        )
+    if values.get("curriculum") not in (None, "length", "rarity"):
+        raise ConfigurationError(
+            f"curriculum={values['curriculum']}: not all rows of a transfer set have a label and the columns of the "
+            "training file. Valid here: length, rarity."
+        )
+    if values.get("augmentation_on_the_fly") and values.get("teacher_logits") != "online":
+        raise ConfigurationError(
+            "augmentation_on_the_fly makes new texts in every epoch, which the teacher has not answered: pass "
+            "--teacher_logits online, or store copies with --augmentation_factor."
+        )
+    if values.get("student_embeddings") == "teacher":
+        if values.get("model_type") != "textcnn":
+            raise ConfigurationError(
+                "student_embeddings=teacher starts the word vectors of a TextCNN; a pretrained student has its own. "
+                "Pass --model_type textcnn, or leave it out."
+            )
+        if values.get("word_vectors"):
+            raise ConfigurationError(
+                f"student_embeddings=teacher and word_vectors={values['word_vectors']} are two starts of the same "
+                "vectors; leave one out."
+            )
+    return complete_training_values(values)
+
+
 def complete_range_test_values(values: dict[str, Any]) -> dict[str, Any]:
     """
     Add what a range test's settings imply: those of the training, which evaluates, saves and reports nothing.
@@ -137,6 +180,15 @@ def complete_evaluation_values(values: dict[str, Any]) -> dict[str, Any]:
     values.setdefault("output_dir", "evaluation_results")
     _set_machine(values)
     return values
+
+
+def _all_of_the_run(values: dict[str, Any], why: str) -> dict[str, Any]:
+    """Without the flags that choose parts of a run, none of which can be left out."""
+    parts = ("do_train", "do_eval", "do_predict")
+    left_out = [name for name in parts if values.get(name) is False]
+    if left_out:
+        raise ConfigurationError(f"{why}; {', '.join(left_out)}=false would leave a part out. Leave the flag out.")
+    return {name: value for name, value in values.items() if name not in parts}
 
 
 def _refuse_settings_of_other_models(values: dict[str, Any]) -> None:

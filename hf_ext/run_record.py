@@ -42,8 +42,11 @@ RUN_FILES = (
     "run.json", "report.html", "README.md", "training.log", "config.json", "model.safetensors", "trainer_state.json",
     "train_results.json", "eval_results.json", "test_results.json", "all_results.json",
     "predictions_validation.jsonl", "predictions_test.jsonl", "training_args.bin",
+    "distillation.json", "begun.json", "finished.json",
     "preflight.json", "unfreezing.png", "curriculum.png", "cartography.png", "lr_finder.json", "lr_finder.png",
 )  # fmt: skip
+# Folders of models that belong to a run.
+PARTS = ("teacher", "control")
 
 
 def check_output_dir(output_dir: str, overwrite: bool, checkpoint: str | None = None, model: str | None = None) -> Path:
@@ -84,8 +87,8 @@ def check_output_dir(output_dir: str, overwrite: bool, checkpoint: str | None = 
 
 
 def clear_output_dir(path: Path) -> None:
-    """Remove what an earlier run left in `path`, and nothing else."""
-    for item in _held_run(path):
+    """Remove what an earlier run left in `path` and in the folders of its parts, and nothing else."""
+    for item in [item for folder in (path, *(path / part for part in PARTS)) for item in _held_run(folder)]:
         if item.is_dir():
             shutil.rmtree(item)
         else:

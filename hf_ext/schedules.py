@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 UNITS = ("epochs", "steps", "fraction")
 PACINGS = ("linear", "root", "log", "exp", "step")
+INTERPOLATIONS = ("linear", "cosine")
 
 
 def slanted_triangular(step: int, total_steps: int, cut_frac: float = 0.1, ratio: float = 32.0) -> float:
@@ -127,3 +128,25 @@ def competence(moment: float, total: float, initial: float = 0.3, final: float =
         share = initial + (final - initial) * progress
     # Rounding, and the logarithm's last bit, must not carry it over its ends.
     return float(min(max(share, initial), final))
+
+
+def interpolate(progress: float, begin: float, end: float, shape: str = "linear") -> float:
+    r"""
+    A number on its way from one value to another, such as a temperature or a loss's weight.
+
+    With $u$ = `progress`: `"linear"` is $begin + u (end - begin)$, `"cosine"` is
+    $end + (begin - end) (1 + \cos \pi u) / 2$, slow at both ends.
+
+    Args:
+        progress (`float`): Share of the training that is done; below 0 counts as 0, above 1 as 1.
+        begin (`float`): Value at 0.
+        end (`float`): Value at 1.
+        shape (`str`, *optional*, defaults to `"linear"`): `"linear"` or `"cosine"`.
+
+    Returns:
+        `float`: Between `begin` and `end`.
+    """
+    u = min(max(progress, 0.0), 1.0)
+    share = {"linear": lambda: u, "cosine": lambda: (1 - math.cos(math.pi * u)) / 2}[shape]()
+    # Exact at both ends.
+    return begin * (1 - share) + end * share

@@ -9,7 +9,9 @@ from hf_ext.data.augmentation import AugmentationArguments
 from hf_ext.data.preflight import PreflightArguments
 from hf_ext.data.preprocessing import PreprocessingArguments
 from hf_ext.experiments.lr_finder import LRFinderArguments
+from hf_ext.experiments.teacher_and_control import TeacherArguments
 from hf_ext.models.building import TextCNNArguments
+from hf_ext.trainers.distillation_arguments import DistillationArguments
 
 # Section of run.json -> dataclass. A recipe takes those it needs; the others may stand in its files all the same.
 TRAINING_SETTINGS = {
@@ -27,4 +29,9 @@ TRAINING_SETTINGS = {
     "run": RunArguments,
     "later": LaterArguments,
 }
-ALL_SETTINGS = {**TRAINING_SETTINGS, "preprocessing": PreprocessingArguments}
+DISTILLATION_SETTINGS = {
+    **{name: kind for name, kind in TRAINING_SETTINGS.items() if name != "lr_finder"},
+    "teacher": TeacherArguments,
+    "distillation": DistillationArguments,
+}
+ALL_SETTINGS = {**TRAINING_SETTINGS, **DISTILLATION_SETTINGS, "preprocessing": PreprocessingArguments}

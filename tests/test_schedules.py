@@ -5,15 +5,18 @@ import math
 from decimal import Decimal, getcontext
 from fractions import Fraction
 
+import numpy
 import pytest
 import torch
 from torch.optim.lr_scheduler import CyclicLR
 
 from hf_ext.schedules import (
+    INTERPOLATIONS,
     PACINGS,
     UNITS,
     competence,
     cyclical_triangular,
+    interpolate,
     slanted_triangular,
     stages_begun,
     to_step,
@@ -260,3 +263,30 @@ def test_with_the_root_new_rows_get_equal_shares_of_the_training():
     rates = [after - before for before, after in itertools.pairwise(shares)]
     products = [rate * (before + rate / 2) for rate, before in zip(rates, shares, strict=False)]
     assert max(products) == pytest.approx(min(products), rel=1e-9)
+
+
+# ---- On the way from one value to another ----
+
+WAYS = [(4.0, 1.0), (0.7, 1.0), (1.0, 0.0), (0.3, 0.3), (20.0, 0.5)]
+
+
+@pytest.mark.parametrize(("begin", "end"), WAYS)
+def test_linear_is_numpys_and_cosine_is_torchs(begin, end):
+    parameter = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    optimizer = torch.optim.SGD([parameter], lr=begin)
+    annealing = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=50, eta_min=end)
+    for step, value in enumerate(numpy.linspace(begin, end, 51)):
+        assert interpolate(step / 50, begin, end) == pytest.approx(value, rel=1e-12)
+        assert interpolate(step / 50, begin, end, "cosine") == pytest.approx(annealing.get_last_lr()[0], rel=1e-9)
+        optimizer.step()
+        annealing.step()
+
+
+@pytest.mark.parametrize("shape", INTERPOLATIONS)
+@pytest.mark.parametrize(("begin", "end"), WAYS)
+def test_interpolation_is_exact_at_its_ends_and_stays_between(begin, end, shape):
+    values = [interpolate(step / 300, begin, end, shape) for step in range(-3, 304)]
+    assert set(values[:4]) == {begin}
+    assert set(values[303:]) == {end}
+    assert values == sorted(values, reverse=begin > end) or begin == end
+    assert all(min(begin, end) * (1 - 1e-15) <= value <= max(begin, end) * (1 + 1e-15) for value in values)

@@ -111,10 +111,10 @@ def load_text_data(
         raise DataError(
             f"There are no {' or '.join(needed)} rows. Pass {' or '.join(f'--{name}_file' for name in needed)}."
         )
-    columns = _find_columns(tables[next(iter(tables))], data_args)
+    columns = find_columns(tables[next(iter(tables))], data_args)
     splits, labels, notes = {}, {}, []
     for name, table in tables.items():
-        splits[name] = _read_texts(table, columns, data_args) | {"file_row": list(range(1, len(table.rows) + 1))}
+        splits[name] = read_texts(table, columns, data_args) | {"file_row": list(range(1, len(table.rows) + 1))}
     if task is None:
         train_labels = _read_labels(tables["train"], columns, optional=False)
         task = infer_task(tables["train"], train_labels, data_args.do_regression, model_args.num_labels)
@@ -223,7 +223,7 @@ def _refuse_same(name: str, path: str, other: str, other_path: str):
     )
 
 
-def _find_columns(table: Table, data_args: DataArguments) -> dict[str, list[str]]:
+def find_columns(table: Table, data_args: DataArguments) -> dict[str, list[str]]:
     """Names of the columns that make `text`, `text_pair` and `label`."""
     removed = _names(data_args.remove_columns)
     for name in removed:
@@ -251,7 +251,7 @@ def _find_columns(table: Table, data_args: DataArguments) -> dict[str, list[str]
     return columns
 
 
-def _read_texts(table: Table, columns: dict[str, list[str]], data_args: DataArguments) -> dict[str, list]:
+def read_texts(table: Table, columns: dict[str, list[str]], data_args: DataArguments) -> dict[str, list]:
     texts = {}
     for target, flag in (("text", "text_column_names"), ("text_pair", "text_pair_column_name")):
         parts = [table.column(name, flag) for name in columns[target]]

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from hf_ext.evaluation.comparison import Comparison
 from hf_ext.evaluation.predictions import Predictions, reliability_bins
-from hf_ext.evaluation.tables import format_number
+from hf_ext.evaluation.tables import METRIC_TITLES, format_cost, format_number
 
 # Panels of the learning curves: title, then the keys of the log that it draws.
 CURVES = (
@@ -24,6 +25,7 @@ CURVES = (
 # Legible on white and on near-black; the line styles tell them apart without colour.
 COLOURS = ("#2f7fd1", "#c8641b", "#2a8f5a", "#a35bc4", "#8a7a1f", "#c44569")
 LINE_STYLES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)))
+MARKERS = "osD^vP"
 MAX_CURVE_POINTS = 500
 MAX_SCATTER_POINTS = 1000
 
@@ -104,6 +106,49 @@ def scatter_plot(data: Predictions, name: str) -> dict[str, Any]:
     return {"svg": draw_figure(label, paint, (4.4, 4.0)), "shown": len(shown)}
 
 
+def speed_plot(comparison: Comparison, name: str) -> str | None:
+    """
+    Main metric with its interval against texts a second, on a logarithmic axis.
+
+    Args:
+        comparison ([`Comparison`]): Models whose speed was not measured are left out.
+        name (`str`): What was compared; must differ between the figures of a page.
+
+    Returns:
+        `str`, *optional*: SVG; `None` if fewer than two speeds were measured.
+    """
+    metric, points = comparison.metric, {}
+    for model, result in comparison.models.items():
+        speed, value = result.costs.get("texts_per_second"), result.metrics[metric]
+        if speed is not None and np.isfinite(value):
+            points[model] = (speed, value, *result.intervals[metric])
+    if len(points) < 2:
+        return None
+    title = METRIC_TITLES[metric]
+    ends = (min(point[0] for point in points.values()) / 2, max(point[0] for point in points.values()) * 2)
+
+    def paint(figure):
+        from matplotlib.ticker import LogLocator, NullFormatter
+
+        axes = figure.subplots()
+        for index, (model, (speed, value, low, high)) in enumerate(points.items()):
+            colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+            axes.plot((speed, speed), (low, high), color=colour, linewidth=1.5)
+            axes.plot(speed, value, color=colour, marker=marker, linestyle="none", label=_cut(model))
+        axes.set(xscale="log", xlabel="texts a second", ylabel=title, xlim=ends)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if ends[1] / ends[0] < 50 else (1,)))
+        axes.xaxis.set_major_formatter(lambda value, _: format_cost("texts_per_second", value))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.grid(alpha=0.2, which="both")
+        axes.legend(frameon=False, fontsize=9)
+
+    told = (
+        f"{model} {format_number(value)} at {format_cost('texts_per_second', speed)} texts a second"
+        for model, (speed, value, *_) in points.items()
+    )
+    return draw_figure(f"{title} against speed of {name}: {'; '.join(told)}.", paint)
+
+
 def draw_schedule(path: str | os.PathLike, begins: dict[str, int], total_steps: int) -> None:
     """
     Draws what is trained when, as a PNG.
@@ -117,7 +162,7 @@ def draw_schedule(path: str | os.PathLike, begins: dict[str, int], total_steps: 
 
     figure = Figure(figsize=(6.4, 1.2 + 0.3 * len(begins)), layout="constrained")
     axes = figure.subplots()
-    titles = [title if len(title) <= 40 else title[:39] + "…" for title in begins]
+    titles = [_cut(title) for title in begins]
     positions = range(len(begins), 0, -1)
     axes.barh(positions, total_steps, color="#dfe4ea")
     axes.barh(
@@ -158,6 +203,10 @@ def draw_figure(label: str, paint: Callable[[Any], None], size: tuple[float, flo
     svg = svg.replace("#000000", "currentColor")
     quoted = html.escape(label)
     return re.sub("<svg (.*?)>", rf'<svg role="img" aria-label="{quoted}" \1><title>{quoted}</title>', svg, count=1)
+
+
+def _cut(title: str) -> str:
+    return title if len(title) <= 40 else title[:39] + "…"
 
 
 def _curve(history: list[dict], key: str) -> np.ndarray:

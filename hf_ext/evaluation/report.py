@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from hf_ext.evaluation.figures import learning_curves, reliability_diagram, scatter_plot
+from hf_ext.evaluation.comparison import Comparison, Pair
+from hf_ext.evaluation.figures import learning_curves, reliability_diagram, scatter_plot, speed_plot
 from hf_ext.evaluation.predictions import (
     MULTI_LABEL,
     REGRESSION,
@@ -17,7 +18,16 @@ from hf_ext.evaluation.predictions import (
     confused_pairs,
     open_atomically,
 )
-from hf_ext.evaluation.tables import METRIC_TITLES, Intervals, Metrics, format_number, main_metrics
+from hf_ext.evaluation.tables import (
+    COST_TITLES,
+    METRIC_TITLES,
+    Intervals,
+    Metrics,
+    format_cost,
+    format_number,
+    format_p,
+    main_metrics,
+)
 from hf_ext.run_record import flatten
 
 MAX_MATRIX_CLASSES = 20
@@ -43,11 +53,13 @@ class Supplements:
         images (`list[Image]`): Pictures of the techniques that were used.
         augmented (`list[tuple[str, str]]`): Training texts before and after augmentation.
         preflight (`dict`, *optional*): [`PreflightReport.as_dict`].
+        comparisons (`dict[str, Comparison]`): What was compared (a split, a task) -> how its models did.
     """
 
     images: list[Image] = field(default_factory=list)
     augmented: list[tuple[str, str]] = field(default_factory=list)
     preflight: dict[str, Any] | None = None
+    comparisons: dict[str, Comparison] = field(default_factory=dict)
 
 
 def write_report(
@@ -74,7 +86,7 @@ def write_report(
         history (`list[dict]`): `trainer.state.log_history`; empty after an evaluation without training.
         run (`dict`): JSON-able, nested: arguments, command, versions, hardware, times. Shown as it is.
         notes (`list[str]`): Sentences to show at the top.
-        supplements ([`Supplements`], *optional*): Preflight, augmented texts, pictures.
+        supplements ([`Supplements`], *optional*): Preflight, augmented texts, pictures, other models.
     """
     import jinja2
 
@@ -88,6 +100,7 @@ def write_report(
         lstrip_blocks=True,
     )
     environment.filters["number"] = format_number
+    environment.filters["p"] = format_p
     main_names, other_names = _metric_names(metrics)
     content = environment.get_template("report.html.j2").render(
         title=title,
@@ -97,6 +110,7 @@ def write_report(
         metric_titles=METRIC_TITLES,
         main_metrics=main_names,
         other_metrics=other_names,
+        comparisons=[_comparison_view(name, item) for name, item in supplements.comparisons.items()],
         curves=learning_curves(history),
         preflight=supplements.preflight,
         augmented=[(_cut(before)[0], _cut(after)[0]) for before, after in supplements.augmented],
@@ -126,6 +140,63 @@ def _run_tables(run: dict) -> dict[str, dict[str, str]]:
     tables = {"run": {key: value for key, value in run.items() if not isinstance(value, dict)}}
     tables.update((key, value) for key, value in run.items() if isinstance(value, dict))
     return {name: flatten(table) for name, table in tables.items() if table}
+
+
+def _comparison_view(name: str, comparison: Comparison) -> dict[str, Any]:
+    """Gathers what the template shows of models on the same rows."""
+    metrics = {model: result.metrics for model, result in comparison.models.items()}
+    main, others = _metric_names(metrics)
+    scores = [key for key in ("ece", "nll", "brier") if any(key in values for values in metrics.values())]
+    costs = [key for key in COST_TITLES if any(key in result.costs for result in comparison.models.values())]
+    models = [
+        (
+            *(model, result.metrics[comparison.metric], result.intervals[comparison.metric]),
+            [result.metrics[key] for key in scores],
+            [(format_cost(key, result.costs.get(key)), _cost_range(key, result.costs)) for key in costs],
+        )
+        for model, result in comparison.models.items()
+    ]
+    titles = [METRIC_TITLES[key] for key in (comparison.metric, *scores)] + [COST_TITLES[key] for key in costs]
+    return {
+        "name": name,
+        "rows": comparison.rows,
+        "metric": METRIC_TITLES[comparison.metric],
+        "columns": [(title, "number") for title in titles],
+        "models": models,
+        "metrics": metrics,
+        "intervals": {model: result.intervals for model, result in comparison.models.items()},
+        "names": [*main, *others],
+        "sentences": comparison.sentences,
+        "plot": speed_plot(comparison, name),
+        "pairs": [_pair_view(pair) for pair in comparison.pairs],
+    }
+
+
+def _cost_range(name: str, costs: dict[str, Any]) -> str:
+    bounds = costs.get(f"{name}_range")
+    # The reference is 1.00 to 1.00 times as fast as itself.
+    if bounds is None or bounds[0] == bounds[1]:
+        return ""
+    return " to ".join(format_cost(name, bound) for bound in bounds)
+
+
+def _pair_view(pair: Pair) -> dict[str, Any]:
+    flips = [] if pair.only_model is None else [(pair.model, pair.only_model), (pair.baseline, pair.only_baseline)]
+    return {
+        "pair": pair,
+        "main": pair.differences[pair.metric],
+        "flips": [
+            {
+                "right": right,
+                "count": found.count,
+                "rows": [
+                    (item["row"], _cut(item["text"]), *(_answer(item[key]) for key in ("label", "model", "baseline")))
+                    for item in found.examples
+                ],
+            }
+            for right, found in flips
+        ],
+    }
 
 
 def _split_view(name: str, data: Predictions, values: dict[str, float]) -> dict[str, Any]:

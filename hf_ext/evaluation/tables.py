@@ -1,6 +1,7 @@
 """Results as plain text, and how names and numbers are written in all other forms."""
 
 import math
+from collections.abc import Sequence
 
 Metrics = dict[str, dict[str, float]]
 Intervals = dict[str, dict[str, tuple[float, float]]]
@@ -15,11 +16,22 @@ METRIC_TITLES = {
     "mcc": "Matthews correlation",
     "hamming_loss": "Hamming loss",
     "ece": "Expected calibration error",
+    "nll": "Negative log-likelihood",
+    "brier": "Brier score",
     "pearson": "Pearson correlation",
     "spearman": "Spearman correlation",
     "r2": "R²",
     "rmse": "Root mean squared error",
     "mae": "Mean absolute error",
+}
+# What a model costs, in this order, with its titles.
+COST_TITLES = {
+    "parameters": "parameters",
+    "megabytes": "MB",
+    "texts_per_second": "texts/s",
+    "speed_up": "speed-up",
+    "p50_ms": "p50 ms",
+    "p95_ms": "p95 ms",
 }
 
 
@@ -40,8 +52,22 @@ def results_table(metrics: Metrics, intervals: Intervals) -> str:
             (split, name, format_number(values[name]), format_interval(intervals, split, name))
             for name in main_metrics(values)
         ]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = (f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}" for a, b, c, d in rows)
+    return aligned(rows, names=2)
+
+
+def aligned(rows: Sequence[Sequence[str]], names: int = 1) -> str:
+    """
+    Lays out rows of text in columns.
+
+    Args:
+        rows (`Sequence[Sequence[str]]`): The header first; all of one length.
+        names (`int`, *optional*, defaults to `1`): The first columns, flush left; the others are numbers, flush right.
+
+    Returns:
+        `str`: A line a row, without a final newline.
+    """
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ("  ".join(f"{cell:{'<' if i < names else '>'}{widths[i]}}" for i, cell in enumerate(row)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -62,3 +88,28 @@ def format_interval(intervals: Intervals, split: str, name: str) -> str:
     """`[low, high]`, or nothing where there is no interval."""
     bounds = intervals.get(split, {}).get(name)
     return "" if bounds is None else f"[{format_number(bounds[0])}, {format_number(bounds[1])}]"
+
+
+def format_p(p: float) -> str:
+    """`p = 0.012`, two digits; `p < 0.001` below that."""
+    if not math.isfinite(p):
+        return "p undefined"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
+def format_cost(name: str, value: float | None) -> str:
+    """A cost of [`COST_TITLES`] to three digits; nothing where it was not measured."""
+    if value is None:
+        return ""
+    if name == "parameters":
+        for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+            if value >= 0.9995 * size:
+                return f"{_three_digits(value / size)}{unit}"
+        return str(value)
+    return _three_digits(value) + ("x" if name == "speed_up" else "")
+
+
+def _three_digits(value: float) -> str:
+    """At least three digits and no exponent: 1,234, 123, 12.3, 1.23, 0.012."""
+    decimals = next((decimals for decimals, bound in ((2, 9.995), (1, 99.95)) if value < bound), 0)
+    return f"{value:,.3f}" if value < 0.0995 else f"{value:,.{decimals}f}"

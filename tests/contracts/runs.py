@@ -38,7 +38,8 @@ class Case:
     output_dir: str
     model: str = "bert"
     problem_type: str = "single_label_classification"
-    trainer: str = "extended"
+    # "extended", "plain", or what makes one of a case, its arguments and its callbacks.
+    trainer: str | Callable = "extended"
     batch_size: int = 16
     accumulation: int = 1
     rows: int = 32
@@ -52,7 +53,7 @@ class Case:
     use_cpu: bool = True
     callbacks: tuple = ()
     arguments: dict = field(default_factory=dict)
-    # What else the trainer is made with, in place of the rows and the collator here.
+    # What else the trainer is made with, in place of the rows and the collator here; `trainer_class` makes it.
     settings: Callable[["Case"], dict] | None = None
 
     def but(self, **changes) -> "Case":
@@ -150,6 +151,8 @@ def make_trainer(case: Case):
     callbacks = [callback() for callback in case.callbacks]
     if case.kill_at_step:
         callbacks.append(KillAt(case.kill_at_step))
+    if callable(case.trainer):
+        return case.trainer(case, arguments, callbacks)
     settings = {
         "model": make_model(case),
         "args": arguments,
@@ -161,7 +164,8 @@ def make_trainer(case: Case):
     }
     if case.trainer == "plain":
         return Trainer(**settings)
-    return ExtendedTrainer(**settings, sparse_embeddings=case.sparse)
+    trainer_class = settings.pop("trainer_class", ExtendedTrainer)
+    return trainer_class(**settings, sparse_embeddings=case.sparse)
 
 
 def run(case: Case) -> dict:

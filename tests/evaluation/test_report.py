@@ -6,7 +6,9 @@ import time
 import numpy as np
 import pytest
 
-from hf_ext import results_table, write_model_card, write_report
+from hf_ext import Supplements, results_table, write_model_card, write_report
+from hf_ext.evaluation.comparison import compare_models
+from hf_ext.evaluation.figures import speed_plot
 from hf_ext.evaluation.predictions import Predictions
 
 SCRIPT = "<script>alert(1)</script>"
@@ -204,6 +206,73 @@ def test_many_rows_and_a_long_history_stay_small_and_fast(tmp_path):
     page = render(tmp_path / "report.html", {"test": single_label(rows=20_000, classes=20)}, history=history)
     assert time.monotonic() - start < 15
     assert len(page) < 1_000_000
+
+
+# ---- Models compared ----
+
+COSTS = {
+    "teacher": {"parameters": 22_713_216, "texts_per_second": 131.2, "texts_per_second_range": (120.0, 140.0)},
+    SCRIPT: {"parameters": 4_012_345, "texts_per_second": 6123.4, "texts_per_second_range": (6000.0, 6200.0)},
+}
+
+
+def compared(data, costs=None, names=("teacher", SCRIPT, "control")):
+    """The same rows, answered by models that are wrong more and more often."""
+    generator = np.random.default_rng(1)
+    models = dict.fromkeys(names, data)
+    for count, name in enumerate(names[1:], start=1):
+        probabilities = data.probabilities.copy()
+        rows = generator.permutation(len(probabilities))[: 40 * count]
+        probabilities[rows] = np.roll(probabilities[rows], 1, axis=1) if probabilities.shape[1] > 1 else 0.0
+        models[name] = Predictions(data.problem_type, data.label_names, probabilities, data.labels, data.texts)
+    return compare_models(models, [(names[1], names[0]), (names[2], names[1])], costs)
+
+
+def test_models_compared(tmp_path):
+    comparison = compared(single_label(), COSTS)
+    page = render(tmp_path / "report.html", {}, supplements=Supplements(comparisons={f"test {SCRIPT}": comparison}))
+    outline = Outline(page)
+    text = [part.strip() for part in outline.text if part.strip()]
+    assert outline.count("script") == 0 and "<script" not in page
+    assert '<a href="#models">Models compared</a>' in page
+    assert all(sentence in text for sentence in comparison.sentences)
+    for model in comparison.models.values():
+        assert f"{model.metrics['accuracy']:.4f}" in text and f"{model.metrics['brier']:.4f}" in text
+    for expected in ("22.7M", "4.01M", "131", "6,123", "120 to 140", "texts/s"):
+        assert expected in text
+    pair = comparison.pairs[0]
+    told = next(part for part in text if part.startswith("Accuracy: p"))
+    assert f"Equal answers: {100 * pair.agreement:.1f} % of 300 rows" in told
+    assert f"Only {SCRIPT} is right: {pair.only_model.count}." in told
+    assert f"Only teacher is right: {pair.only_baseline.count}." in told
+    assert outline.count("svg") == 1
+    assert max(len(part) for part in text if part.startswith(f"{SCRIPT} row")) == 301
+    assert len(outline.ids) == len(set(outline.ids))
+    assert outline.count("table") == outline.count("caption")
+
+
+def test_several_comparisons_of_every_kind_share_a_page(tmp_path):
+    kinds = {
+        "one": single_label(rows=100),
+        "two": single_label(rows=100),
+        "several": multi_label(),
+        "values": regression(),
+    }
+    comparisons = {name: compared(data, COSTS) for name, data in kinds.items()}
+    outline = Outline(render(tmp_path / "report.html", {}, supplements=Supplements(comparisons=comparisons)))
+    assert outline.count("svg") == 4
+    assert len(outline.ids) == len(set(outline.ids))
+    assert sum(part == "All metrics of values" for part in outline.text) == 1
+    assert "Subset accuracy" in outline.text and "Pearson correlation" in outline.text
+
+
+def test_speeds_are_drawn_only_where_they_were_measured():
+    assert speed_plot(compared(single_label(rows=100)), "test") is None
+    assert speed_plot(compared(single_label(rows=100), {"teacher": COSTS["teacher"]}), "test") is None
+    svg = speed_plot(compared(single_label(rows=100), COSTS), "test")
+    assert "at 6,123 texts a second" in svg and ">control<" not in svg and ">teacher<" in svg
+    near = {"teacher": {"texts_per_second": 4000.0}, SCRIPT: {"texts_per_second": 4300.0}}
+    assert ">5,000<" in speed_plot(compared(single_label(rows=100), near), "test")
 
 
 def test_results_table_is_aligned():

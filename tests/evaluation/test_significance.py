@@ -7,7 +7,7 @@ from hf_ext.evaluation import significance
 from hf_ext.evaluation.calibration import expected_calibration_error
 from hf_ext.evaluation.metrics import multi_label_metrics, regression_metrics, single_label_metrics
 from hf_ext.evaluation.predictions import Predictions
-from hf_ext.evaluation.significance import bootstrap_intervals, metric_intervals
+from hf_ext.evaluation.significance import bootstrap_intervals, exact_mcnemar, metric_intervals, paired_bootstrap
 
 SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
 
@@ -220,3 +220,126 @@ def test_perfect_predictions_have_no_spread():
     intervals = metric_intervals(predictions)
     assert intervals["accuracy"] == intervals["f1_macro"] == (1.0, 1.0)
     assert intervals["ece"] == (0.0, 0.0)
+
+
+# ---- Two models on the same rows ----
+
+
+def disturbed(predictions, strength, seed):
+    """The same rows, answered by a worse model that makes many of the same mistakes."""
+    noise = np.random.default_rng([seed, 99]).normal(size=predictions.probabilities.shape) * strength
+    if predictions.problem_type == REGRESSION:
+        outputs = predictions.probabilities + noise
+    elif predictions.problem_type == MULTI:
+        outputs = np.log(predictions.probabilities) - np.log1p(-predictions.probabilities) + noise
+    else:
+        outputs = np.log(predictions.probabilities) + noise
+    return Predictions.from_logits(
+        outputs,
+        predictions.labels,
+        predictions.texts,
+        problem_type=predictions.problem_type,
+        label_names=predictions.label_names,
+    )
+
+
+@pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (1, 0), (3, 3), (4, 3), (2, 11), (40, 41), (30, 60), (0, 900)])
+def test_mcnemar_against_scipy(only_a, only_b):
+    correct_a = np.array([1] * only_a + [0] * only_b + [1] * 50 + [0] * 7, dtype=bool)
+    correct_b = np.array([0] * only_a + [1] * only_b + [1] * 50 + [0] * 7, dtype=bool)
+    expected = scipy.stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
+    p, *discordant = exact_mcnemar(correct_a, correct_b)
+    assert p == pytest.approx(expected, rel=1e-12, abs=1e-300) and p <= 1
+    assert discordant == [only_a, only_b]
+    assert exact_mcnemar(correct_b, correct_a) == (p, only_b, only_a)
+
+
+def test_mcnemar_needs_the_same_rows():
+    with pytest.raises(ValueError, match=r"shape \(3,\) and correct_b \(2,\)"):
+        exact_mcnemar(np.ones(3, bool), np.ones(2, bool))
+
+
+@pytest.mark.parametrize(
+    ("name", "statistic", "score"),
+    [
+        ("accuracy", accuracy, sklearn.metrics.accuracy_score),
+        ("f1_macro", f1_macro, lambda y, p: sklearn.metrics.f1_score(y, p, average="macro")),
+    ],
+)
+def test_paired_bootstrap_against_resampled_rows(name, statistic, score):
+    a = single(rows=300)
+    b = disturbed(a, 0.8, seed=1)
+    rows = np.random.default_rng(7).integers(0, 300, (5000, 300))
+    first, second = (statistic(a.labels[rows], model.predictions[rows]) for model in (a, b))
+    found = paired_bootstrap(a, b, num_resamples=5000)
+    assert set(found) == set(metric_intervals(a, num_resamples=2))
+    assert found[name].value == pytest.approx(
+        score(a.labels, a.predictions) - score(b.labels, b.predictions), abs=1e-12
+    )
+    assert (found[name].low, found[name].high) == pytest.approx(np.percentile(first - second, [2.5, 97.5]), abs=0.005)
+    assert found[name].p == pytest.approx(2 * np.mean(first <= second), abs=0.01)
+
+
+@pytest.mark.parametrize("build", [multi, values])
+def test_paired_bootstrap_against_the_same_resamples_by_scikit_learn(build):
+    a = build(rows=80)
+    b = disturbed(a, 1.0, seed=2)
+    generator, draws = np.random.default_rng(3), []
+    for _ in range(30):
+        rows = np.repeat(np.arange(80), generator.multinomial(80, np.ones(80) / 80))
+        scores = multi_label_metrics if build is multi else regression_metrics
+        first, second = (scores(model.labels[rows], model.predictions[rows]) for model in (a, b))
+        draws.append({name: first[name] - second[name] for name in first})
+    found = paired_bootstrap(a, b, num_resamples=30, seed=3)
+    for name, difference in found.items():
+        expected = np.array([draw[name] for draw in draws])
+        interval = np.percentile(expected, [2.5, 97.5])
+        assert (difference.low, difference.high) == pytest.approx(interval, rel=1e-9, abs=1e-12), name
+        shares = (1 + (expected <= 0).sum(), 1 + (expected >= 0).sum())
+        assert difference.p == pytest.approx(min(1, 2 * min(shares) / 31)), name
+
+
+def test_pairing_is_sharper_than_two_intervals():
+    a = single(rows=1000)
+    low, high = paired_bootstrap(a, disturbed(a, 0.3, seed=1))["accuracy"][1:3]
+    alone = metric_intervals(a)["accuracy"]
+    assert high - low < 0.7 * (alone[1] - alone[0])
+
+
+@pytest.mark.parametrize("build", [single, multi, values])
+def test_equal_answers_differ_by_nothing(build):
+    a = build(rows=101)
+    assert set(paired_bootstrap(a, build(rows=101), num_resamples=200).values()) == {(0.0, 0.0, 0.0, 1.0)}
+
+
+def test_equal_correlations_are_not_told_apart_by_rounding():
+    a = values(rows=101)
+    b = Predictions(REGRESSION, a.label_names, 0.3 * a.probabilities + 7, a.labels, a.texts)
+    assert paired_bootstrap(a, b, num_resamples=200)["pearson"].p == 1
+
+
+@pytest.mark.filterwarnings("ignore:All-NaN slice")
+def test_a_constant_has_no_correlation_to_compare():
+    a = values(rows=50)
+    b = Predictions(REGRESSION, a.label_names, np.zeros((50, 1)), a.labels, a.texts)
+    difference = paired_bootstrap(a, b, num_resamples=50)["pearson"]
+    assert np.isnan(difference).all()
+
+
+def test_chance_is_found_significant_as_often_as_promised():
+    below = 0
+    for seed in range(150):
+        truth = single(rows=150, seed=seed)
+        a, b = disturbed(truth, 1.0, seed=seed + 1000), disturbed(truth, 1.0, seed=seed + 2000)
+        below += paired_bootstrap(a, b, num_resamples=400)["f1_macro"].p < 0.05
+    # 7.5 expected; a binomial stays below 16 with a probability of 0.998.
+    assert 1 <= below <= 15
+
+
+@pytest.mark.parametrize(
+    "change", [lambda a: values(), lambda a: single(classes=4), lambda a: single(seed=1), lambda a: single(rows=10)]
+)
+def test_paired_bootstrap_refuses_other_rows(change):
+    a = single()
+    with pytest.raises(ValueError, match="same rows and classes"):
+        paired_bootstrap(a, change(a))

@@ -1,0 +1,375 @@
+"""The parts of a distillation, each of which a later call takes up where an earlier one was stopped."""
+
+import copy
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, DatasetDict
+from transformers import (
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+)
+
+from hf_ext.arguments import ModelArguments
+from hf_ext.assembly import build_model, build_trainer, tokenize_splits
+from hf_ext.data.labels import Task
+from hf_ext.data.loading import TextData
+from hf_ext.data.teacher_logits import teacher_logits
+from hf_ext.data.transfer_set import TransferSet, build_transfer_set, read_unlabelled
+from hf_ext.errors import ConfigurationError
+from hf_ext.evaluation.comparison import Comparison, compare_models
+from hf_ext.evaluation.predictions import Predictions
+from hf_ext.evaluation.speed import compare_speed, model_cost
+from hf_ext.experiments.teacher_and_control import (
+    TeacherArguments,
+    control_training_arguments,
+    is_classifier,
+    teacher_training_arguments,
+    train_once,
+)
+from hf_ext.models.building import load_tokenizer
+from hf_ext.models.teacher import Teacher
+from hf_ext.models.teacher_embeddings import teacher_word_vectors
+from hf_ext.results import PREFIXES, predict_splits
+from hf_ext.run_record import write_json
+from hf_ext.trainers.base import ExtendedTrainer
+from hf_ext.trainers.distillation import DistillationTrainer
+
+CONTROL, TEACHER, DISTILLED = "control", "teacher", "distilled"
+
+
+def teacher_is_ready(settings: dict[str, Any]) -> bool:
+    """
+    Whether all teachers are classifiers; a single encoder can be made one by [`fine_tune_teacher`].
+
+    Args:
+        settings (`dict[str, Any]`): Section -> dataclass.
+
+    Raises:
+        ConfigurationError: If one of several is no classifier.
+    """
+    names = settings["teacher"].teacher_name_or_path
+    bare = [name for name in names if not is_classifier(name, settings["model"])]
+    if bare and len(names) > 1:
+        raise ConfigurationError(
+            f"teacher_name_or_path: {', '.join(bare)} is no classifier yet, and of several teachers none is fine-tuned "
+            "here. Fine-tune each with run_classification.py, and pass their output_dirs."
+        )
+    return not bare
+
+
+def fine_tune_teacher(settings: dict[str, Any], data: TextData, compute_metrics, output_dir: Path, resume: bool) -> str:
+    """
+    Fine-tune the encoder that is to be the teacher on the training rows, into `output_dir/teacher`.
+
+    Args:
+        settings (`dict[str, Any]`): Section -> dataclass.
+        data ([`TextData`]): The rows.
+        compute_metrics (`Callable`): The Trainer's.
+        output_dir (`Path`): The run's folder.
+        resume (`bool`): Whether what is in it already is taken, or continued.
+
+    Returns:
+        `str`: A sentence for the reader of the results.
+    """
+    teacher_args: TeacherArguments = settings["teacher"]
+    name, folder = teacher_args.teacher_name_or_path[0], output_dir / TEACHER
+    own = teacher_training_arguments(settings["training"], teacher_args, folder, "validation" in data.splits)
+    model_args = dataclasses.replace(
+        settings["model"], model_name_or_path=name, model_type=None, tokenizer_name=None, config_name=None
+    )
+    data_args = dataclasses.replace(settings["data"], max_seq_length=teacher_args.teacher_max_seq_length)
+
+    def make_trainer() -> ExtendedTrainer:
+        model, tokenizer, _ = build_model(model_args, settings["textcnn"], data_args, own, data.task, [])
+        encoded = tokenize_splits(tokenizer, data_args, own, data.splits)
+        return build_trainer(model, tokenizer, encoded, own, settings["run"], compute_metrics)
+
+    fields = ("teacher_name_or_path", "teacher_max_seq_length", "teacher_num_train_epochs", "teacher_learning_rate")
+    depends_on = {field: getattr(teacher_args, field) for field in (*fields, "teacher_batch_size")}
+    made = train_once(folder, make_trainer, {**depends_on, "data": data.fingerprint(), "seed": own.seed}, resume)
+    when = "was fine-tuned" if made else "had been fine-tuned by an earlier call"
+    return f"The teacher {name} {when} on the training rows, into {folder}."
+
+
+def load_teachers(settings: dict[str, Any], folder: Path | None = None, *, student_config: PreTrainedConfig) -> Teacher:
+    """
+    The teachers that were named, or the one in a folder of the run.
+
+    Args:
+        settings (`dict[str, Any]`): Section -> dataclass.
+        folder (`Path`, *optional*): Where [`fine_tune_teacher`] left it.
+        student_config ([`~transformers.PreTrainedConfig`]): Its classes are what the teacher is asked for.
+    """
+    return Teacher.load(
+        [str(folder)] if folder is not None else settings["teacher"].teacher_name_or_path,
+        student_config=student_config,
+        max_length=settings["teacher"].teacher_max_seq_length,
+        trust_remote_code=settings["model"].trust_remote_code,
+    )
+
+
+def make_transfer_set(settings: dict[str, Any], data: TextData) -> TransferSet:
+    """
+    The texts that the student learns from.
+
+    Args:
+        settings (`dict[str, Any]`): Section -> dataclass.
+        data ([`TextData`]): Its validation and test texts stay out of what is added to the training rows.
+    """
+    data_args, augmentation, wanted = settings["data"], settings["augmentation"], settings["distillation"]
+    unlabelled, said = [], []
+    if wanted.unlabelled_files:
+        unlabelled, said = read_unlabelled(wanted.unlabelled_files, data_args)
+    stored = augmentation.augmentation_enabled and not augmentation.augmentation_on_the_fly
+    transfer = build_transfer_set(
+        data.splits["train"],
+        unlabelled=unlabelled,
+        augmenter=augmentation.augmenter(settings["training"].seed) if stored else None,
+        factor=augmentation.augmentation_factor if stored else 0,
+        held_out=[text for split in PREFIXES if split in data.splits for text in data.texts(split)],
+        problem_type=data.task.problem_type,
+        num_labels=len(data.task.label_names),
+        num_proc=data_args.preprocessing_num_workers,
+    )
+    return dataclasses.replace(transfer, notes=said + transfer.notes)
+
+
+def with_rows(data: TextData, rows: Dataset) -> TextData:
+    """The data with other training rows."""
+    return dataclasses.replace(data, splits=DatasetDict({**data.splits, "train": rows}))
+
+
+def label_transfer_set(settings: dict[str, Any], transfer: TransferSet, teacher: Teacher) -> tuple[Dataset, list[str]]:
+    """
+    The transfer set with the column `teacher_logits`; as it is for a teacher that answers online.
+
+    Args:
+        settings (`dict[str, Any]`): Section -> dataclass.
+        transfer ([`TransferSet`]): From [`make_transfer_set`].
+        teacher ([`Teacher`]): Is asked only for texts that it has not answered before.
+
+    Returns:
+        `tuple`: The rows, and sentences for the reader of the results.
+    """
+    if settings["teacher"].teacher_logits == "online":
+        return transfer.dataset, ["The teacher answers in every step (online)."]
+    answers = teacher_logits(transfer.texts(), teacher, cache_dir=settings["teacher"].teacher_cache_dir)
+    rows = transfer.dataset.add_column("teacher_logits", list(answers.logits))
+    said = (
+        f"The teacher was asked for {answers.labelled:,} texts; the answers to {answers.cached:,} were known from an "
+        "earlier run."
+    )
+    return rows, [said, *answers.notes]
+
+
+def build_student_trainer(
+    settings: dict[str, Any],
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    encoded: dict[str, Dataset],
+    teacher: Teacher,
+    compute_metrics,
+    callbacks: list[TrainerCallback],
+) -> DistillationTrainer:
+    """
+    The trainer of the student. It holds the teacher only if that answers online.
+
+    Args:
+        settings (`dict[str, Any]`): Section -> dataclass.
+        model ([`~transformers.PreTrainedModel`]): The student.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): The student's.
+        encoded (`dict[str, Dataset]`): The tokenised splits; `train` as from [`label_transfer_set`].
+        teacher ([`Teacher`]): Who answers online.
+        compute_metrics (`Callable`): The Trainer's.
+        callbacks (`list[TrainerCallback]`): Techniques.
+    """
+    online, augmentation = settings["teacher"].teacher_logits == "online", settings["augmentation"]
+    own = {
+        **settings["distillation"].trainer_settings(),
+        "teacher_model": [member.model for member in teacher.members] if online else None,
+        "teacher_tokenizer": teacher.tokenizers if online else None,
+        "teacher_max_length": settings["teacher"].teacher_max_seq_length if online else None,
+        "teacher_logits": settings["teacher"].teacher_logits,
+    }
+    return build_trainer(
+        model,
+        tokenizer,
+        encoded,
+        settings["training"],
+        settings["run"],
+        compute_metrics,
+        callbacks,
+        augmentation.augmenter(settings["training"].seed) if augmentation.augmentation_on_the_fly else None,
+        lambda model, **others: DistillationTrainer(student_model=model, **own, **others),
+    )
+
+
+def start_embeddings_from_teacher(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, teacher: Teacher) -> None:
+    """
+    Give every word of a TextCNN the vector that the teacher's body has for it.
+
+    Args:
+        model ([`TextCNNForSequenceClassification`]): The student.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): The student's.
+        teacher ([`Teacher`]): Its first member is asked.
+    """
+    member, vocabulary = teacher.members[0], tokenizer.get_vocab()
+    words = sorted(vocabulary, key=vocabulary.get)
+    vectors = teacher_word_vectors(member.model, member.tokenizer, words, model.config.embed_size)
+    model.encoder.embeddings.set_word_vectors(vectors)
+
+
+def train_control(
+    settings: dict[str, Any],
+    data: TextData,
+    transfer: TransferSet,
+    steps: int,
+    compute_metrics,
+    callbacks: list[TrainerCallback],
+    output_dir: Path,
+    resume: bool,
+) -> None:
+    """
+    Train the student without a teacher into `output_dir/control`: on the labelled rows of the transfer set, for as many
+    steps, from a random start of the embeddings that would come from the teacher.
+
+    Args:
+        settings (`dict[str, Any]`): Section -> dataclass.
+        data ([`TextData`]): The validation rows.
+        transfer ([`TransferSet`]): Its texts make the student's word list, its labelled rows are trained on.
+        steps (`int`): Optimizer steps.
+        compute_metrics (`Callable`): The Trainer's.
+        callbacks (`list[TrainerCallback]`): The techniques that the student is trained with.
+        output_dir (`Path`): The run's folder.
+        resume (`bool`): Whether a control that is in `output_dir` already is taken, or continued.
+    """
+    folder = output_dir / CONTROL
+    own = control_training_arguments(settings["training"], folder, steps)
+
+    def make_trainer() -> ExtendedTrainer:
+        model, tokenizer, _ = build_model(
+            settings["model"], settings["textcnn"], settings["data"], own, data.task, transfer.texts()
+        )
+        encoded = tokenize_splits(tokenizer, settings["data"], own, with_rows(data, transfer.labelled()).splits)
+        return build_trainer(model, tokenizer, encoded, own, settings["run"], compute_metrics, callbacks)
+
+    depends_on = {name: vars(settings[name]) for name in ("model", "textcnn", "distillation", "augmentation")}
+    train_once(
+        folder, make_trainer, {**depends_on, "data": data.fingerprint(), "steps": steps, "seed": own.seed}, resume
+    )
+
+
+def predict_with(folder: Path, settings: dict[str, Any], data: TextData, compute_metrics) -> dict[str, Predictions]:
+    """The predictions, by split, of the model in a folder of the run, with its metrics written beside it."""
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    tokenizer = load_tokenizer(str(folder), ModelArguments(model_name_or_path=str(folder)))
+    own = copy.deepcopy(settings["training"])
+    own.output_dir, own.report_to, own.push_to_hub = str(folder), [], False
+    held_out = DatasetDict({split: rows for split, rows in data.splits.items() if split in PREFIXES})
+    encoded = tokenize_splits(tokenizer, settings["data"], own, held_out)
+    trainer = build_trainer(model, tokenizer, encoded, own, settings["run"], compute_metrics)
+    predictions, _ = predict_splits(trainer, data, encoded)
+    return predictions
+
+
+def teacher_predictions(teacher: Teacher, data: TextData, cache_dir: str | None) -> dict[str, Predictions]:
+    """What the teacher says of the validation and test rows, in float32."""
+    return {
+        split: Predictions.from_logits(
+            teacher_logits(data.texts(split), teacher, cache_dir=cache_dir, precision="float32").logits,
+            labels_of(rows, data.task),
+            data.texts(split),
+            problem_type=data.task.problem_type,
+            label_names=data.task.label_names,
+        )
+        for split, rows in data.splits.items()
+        if split in PREFIXES
+    }
+
+
+def labels_of(rows: Dataset, task: Task) -> np.ndarray | None:
+    """The labels of a split as an array; `None` if it has none."""
+    return np.asarray(rows["label"]) if "label" in rows.column_names else None
+
+
+def compare_distillation(
+    predictions: dict[str, dict[str, Predictions]],
+    models: dict[str, list[tuple[PreTrainedModel, PreTrainedTokenizerBase]]],
+    data: TextData,
+    max_length: int,
+) -> dict[str, Comparison]:
+    """
+    Teacher, distilled student and control on the test rows, or on the validation rows if those have no labels.
+
+    Args:
+        predictions (`dict[str, dict[str, Predictions]]`): By model, then by split.
+        models (`dict[str, list[tuple]]`): By model, the (model, tokenizer) pairs that it is made of; what costs what.
+        data ([`TextData`]): The texts that the speed is measured on.
+        max_length (`int`): To which they are cut, in each model's tokens.
+
+    Returns:
+        `dict[str, Comparison]`: By split; empty without labelled rows.
+    """
+    labelled = [
+        split for split in ("test", "validation") if split in data.splits and "label" in data.splits[split].features
+    ]
+    if not labelled:
+        return {}
+    split = labelled[0]
+    members = {_member(name, number): part for name, parts in models.items() for number, part in enumerate(parts)}
+    speeds = compare_speed(members, data.texts(split), max_length=max_length)
+    costs = {}
+    for name, parts in models.items():
+        own = [{**model_cost(model), **speeds[_member(name, n)]} for n, (model, _) in enumerate(parts)]
+        costs[name] = own[0] if len(own) == 1 else _added_up(own)
+    for own in costs.values():
+        own["speed_up"] = own["texts_per_second"] / costs[TEACHER]["texts_per_second"]
+    # One architecture, one cost.
+    costs[CONTROL] = costs[DISTILLED]
+    pairs = [(DISTILLED, CONTROL), (DISTILLED, TEACHER)]
+    return {split: compare_models({name: items[split] for name, items in predictions.items()}, pairs, costs)}
+
+
+def _member(name: str, number: int) -> str:
+    return name if not number else f"{name} {number + 1}"
+
+
+def _added_up(members: list[dict[str, Any]]) -> dict[str, Any]:
+    """What several models cost of which all are asked."""
+    together = {name: sum(costs[name] for costs in members) for name in ("parameters", "megabytes", "p50_ms", "p95_ms")}
+    return {**together, "texts_per_second": 1 / sum(1 / costs["texts_per_second"] for costs in members)}
+
+
+def write_distillation(
+    output_dir: Path,
+    predictions: dict[str, dict[str, Predictions]],
+    comparisons: dict[str, Comparison],
+    transfer: TransferSet,
+    steps: int,
+) -> None:
+    """
+    Write `distillation.json` and the predictions of teacher and control, and print the table.
+
+    Args:
+        output_dir (`Path`): The run's folder.
+        predictions (`dict[str, dict[str, Predictions]]`): By model, then by split.
+        comparisons (`dict[str, Comparison]`): From [`compare_distillation`].
+        transfer ([`TransferSet`]): What the student learnt from.
+        steps (`int`): Optimizer steps of the student and of the control.
+    """
+    for name in (TEACHER, CONTROL):
+        for split, items in predictions[name].items():
+            items.to_jsonl(output_dir / name / f"predictions_{split}.jsonl")
+    facts = {"steps": steps, "transfer_set": transfer.counts}
+    for split, comparison in comparisons.items():
+        facts |= {"split": split, **comparison.as_dict()}
+        print(f"\n{split}:\n{comparison.table()}\n")
+        for sentence in comparison.sentences:
+            print(sentence)
+    write_json(output_dir / "distillation.json", facts)

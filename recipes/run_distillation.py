@@ -1,0 +1,165 @@
+"""Distil a classifier into a smaller one, and compare teacher, student and the student without a teacher.
+
+    accelerate launch recipes/run_distillation.py configs/distillation/sst2_minilm_to_cnn.json
+    accelerate launch recipes/run_distillation.py --teacher_name_or_path outputs/bert --model_type textcnn \\
+        --train_file train.json --test_file test.json --unlabelled_files more.txt --output_dir outputs/distilled
+
+A teacher that is no classifier yet is fine-tuned first (output_dir/teacher). It answers every text of the transfer set
+(training rows, unlabelled files, augmented views) once; its answers are kept for later runs. The control
+(output_dir/control) is the same student on the labelled rows of the same set, for as many steps. output_dir holds the
+distilled student, its predictions, distillation.json and report.html. --resume_from_checkpoint true continues an
+interrupted run at whichever of its parts it was in.
+"""
+
+import sys
+from functools import partial
+
+from accelerate import PartialState
+
+from hf_ext import (
+    ALL_SETTINGS,
+    DISTILLATION_SETTINGS,
+    RunRecord,
+    Supplements,
+    build_compute_metrics,
+    build_model,
+    build_student_trainer,
+    check_data,
+    check_output_dir,
+    check_same_run,
+    check_training_arguments,
+    check_watched_metrics,
+    clear_output_dir,
+    compare_distillation,
+    complete_distillation_values,
+    distillation_resume_point,
+    fine_tune_teacher,
+    label_transfer_set,
+    load_teachers,
+    load_text_data,
+    make_transfer_set,
+    parse_arguments,
+    predict_splits,
+    predict_with,
+    readable_errors,
+    show_dry_run,
+    start_embeddings_from_teacher,
+    start_training_log,
+    teacher_is_ready,
+    teacher_predictions,
+    tokenize_splits,
+    train_control,
+    with_rows,
+    write_distillation,
+    write_preflight,
+    write_results,
+)
+
+SPLITS = ("train", "validation", "test")
+
+
+def main(argv: list[str]) -> None:
+    parsed = parse_arguments(
+        DISTILLATION_SETTINGS.values(),
+        argv,
+        __doc__,
+        complete=complete_distillation_values,
+        others=ALL_SETTINGS.values(),
+    )
+    settings = dict(zip(DISTILLATION_SETTINGS, parsed, strict=True))
+    model_args, data_args, teacher_args = settings["model"], settings["data"], settings["teacher"]
+    training_args, run_args = settings["training"], settings["run"]
+    record = RunRecord(argv, settings)
+    check_training_arguments(training_args)
+    resume, checkpoint = distillation_resume_point(training_args)
+    held = training_args.output_dir if resume else None
+    output_dir = check_output_dir(training_args.output_dir, run_args.overwrite, held, model_args.model_name_or_path)
+
+    given = load_text_data(data_args, model_args, SPLITS, number_columns=settings["curriculum"].number_columns())
+    compute_metrics = build_compute_metrics(given.task.problem_type, data_args.metric_name)
+    check_watched_metrics(training_args, compute_metrics, given, settings["early_stopping"].early_stopping_metric)
+    transfer = make_transfer_set(settings, given)
+    record.add(data=with_rows(given, transfer.dataset).fingerprint())
+    if resume:
+        check_same_run(
+            checkpoint or str(output_dir / "teacher"), record.facts["arguments"], record.facts["data"], False
+        )
+    texts = transfer.texts()
+    model, tokenizer, built = build_model(model_args, settings["textcnn"], data_args, training_args, given.task, texts)
+    notes = given.notes + transfer.notes + built + settings["later"].notes()
+    notes += training_args.precision_notes(run_args.mixed_precision)
+    findings = check_data(settings["preflight"], given, tokenizer)
+    if run_args.dry_run:
+        show_dry_run(record, given, notes, findings)
+    if settings["preflight"].preflight == "error":
+        findings.raise_if_failed()
+    if run_args.dry_run:
+        return
+
+    def begin() -> None:
+        if run_args.overwrite and not resume:
+            clear_output_dir(output_dir)
+        start_training_log(output_dir)
+        record.add(notes=notes)
+        record.write(output_dir)
+        write_preflight(output_dir, findings)
+
+    def techniques() -> list:
+        return [
+            *settings["unfreezing"].callbacks(run_args.allow_changed_unfreezing),
+            *settings["learning_rates"].callbacks(),
+            *settings["curriculum"].callbacks(),
+            *settings["early_stopping"].callbacks(),
+        ]
+
+    ready = teacher_is_ready(settings)
+    load_teacher = partial(
+        load_teachers, settings, None if ready else output_dir / "teacher", student_config=model.config
+    )
+    # What is wrong with it is found before anything is written.
+    teacher = load_teacher() if ready else None
+    PartialState().wait_for_everyone()
+    if training_args.should_save:
+        begin()
+    if teacher is None:
+        notes.append(fine_tune_teacher(settings, given, compute_metrics, output_dir, resume))
+        teacher = load_teacher()
+    answers = {"teacher": teacher_predictions(teacher, given, teacher_args.teacher_cache_dir)}
+    rows, said = label_transfer_set(settings, transfer, teacher)
+    notes += said
+    if settings["distillation"].student_embeddings == "teacher" and checkpoint is None:
+        start_embeddings_from_teacher(model, tokenizer, teacher)
+    encoded = tokenize_splits(tokenizer, data_args, training_args, with_rows(given, rows).splits)
+    trainer = build_student_trainer(settings, model, tokenizer, encoded, teacher, compute_metrics, techniques())
+    if trainer.is_world_process_zero():
+        for note in notes:
+            print(f"Note: {note}")
+    # Unless it answers online, nothing holds it any more while the student trains.
+    del teacher
+    result = trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model()
+    trainer.save_state()
+    trainer.save_metrics("train", {**result.metrics, "train_samples": len(encoded["train"])})
+    answers["distilled"], metrics = predict_splits(trainer, given, encoded)
+
+    steps = trainer.state.global_step
+    train_control(settings, given, transfer, steps, compute_metrics, techniques(), output_dir, resume)
+    answers["control"] = predict_with(output_dir / "control", settings, given, compute_metrics)
+    if not trainer.is_world_process_zero():
+        return
+    members = [(member.model, member.tokenizer) for member in load_teacher().members]
+    models = {"teacher": members, "distilled": [(trainer.model, tokenizer)]}
+    comparisons = compare_distillation(answers, models, given, data_args.max_seq_length)
+    write_distillation(output_dir, answers, comparisons, transfer, steps)
+    base = model_args.model_name_or_path
+    title = f"{model_args.name or base or 'TextCNN'}, distilled"
+    shown = Supplements(preflight=findings.as_dict() if findings else None, comparisons=comparisons)
+    history = trainer.state.log_history
+    write_results(output_dir, title, answers["distilled"], metrics, history, record, notes, base, True, shown)
+    if training_args.push_to_hub:
+        trainer.push_to_hub()
+
+
+if __name__ == "__main__":
+    with readable_errors("run_distillation.py"):
+        main(sys.argv[1:])
