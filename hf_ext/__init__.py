@@ -53,6 +53,7 @@ from hf_ext.data.preprocessing import (
 )
 from hf_ext.data.sampling import CurriculumSampler, CurriculumScheduler, LengthGroupedSampler
 from hf_ext.data.splitting import stratified_group_split
+from hf_ext.data.task_sampling import TaskBatchSampler
 from hf_ext.data.teacher_logits import TeacherLogits, teacher_logits
 from hf_ext.data.tokenization import tokenize_dataset
 from hf_ext.data.transfer_set import TransferSet, build_transfer_set, read_unlabelled
@@ -95,6 +96,7 @@ from hf_ext.losses import distillation_loss, hard_target_loss, hidden_state_loss
 from hf_ext.lr_schedules import get_cyclical_triangular_schedule, get_slanted_triangular_schedule
 from hf_ext.models import TextCNNConfig, TextCNNForSequenceClassification
 from hf_ext.models.building import TextCNNArguments, build_textcnn, load_config, load_pretrained
+from hf_ext.models.multitask import MultiTaskConfig, MultiTaskModel
 from hf_ext.models.teacher import Teacher
 from hf_ext.models.teacher_embeddings import teacher_word_vectors
 from hf_ext.models.word_tokenizer import build_word_tokenizer, load_word_vectors
@@ -112,6 +114,7 @@ from hf_ext.settings import ALL_SETTINGS, DISTILLATION_SETTINGS, TRAINING_SETTIN
 from hf_ext.trainers import ExtendedTrainer
 from hf_ext.trainers.distillation import DistillationTrainer
 from hf_ext.trainers.distillation_arguments import DistillationArguments
+from hf_ext.trainers.multitask import MultiTaskTrainer
 from hf_ext.version import __version__
 
 __all__ = [
@@ -145,6 +148,9 @@ __all__ = [
     "LearningRateArguments",
     "LengthGroupedSampler",
     "ModelArguments",
+    "MultiTaskConfig",
+    "MultiTaskModel",
+    "MultiTaskTrainer",
     "NoUsableSlopeError",
     "Predictions",
     "PreflightArguments",
@@ -158,6 +164,7 @@ __all__ = [
     "SparseAdamW",
     "StartOfRun",
     "Supplements",
+    "TaskBatchSampler",
     "Teacher",
     "TeacherArguments",
     "TeacherLogits",

@@ -15,6 +15,8 @@ from hf_ext.errors import ConfigurationError
 from hf_ext.evaluation.compute_metrics import possible_metric_names
 from hf_ext.lr_schedules import OWN_SCHEDULES
 
+# Where answers are kept changes nothing.
+WITHOUT_CONSEQUENCE = ("teacher_cache_dir",)
 # What in the section "model" decides which weights there are.
 SHAPES = ("model_name_or_path", "model_type", "config_name", "tokenizer_name", "num_hidden_layers")
 
@@ -67,7 +69,9 @@ def check_same_run(
     Args:
         checkpoint (`str`, *optional*): The checkpoint to continue from; its folder's parent holds the run's `run.json`.
         arguments (`dict`): The resolved arguments by section.
-        fingerprint (`dict[str, str]`): Of the data.
+        fingerprint (`dict[str, str]`):
+            Of the data; in a distillation `transfer` and `teacher`, of the texts and of the classifier that it learns
+            from, are compared too.
         allow_changed_unfreezing (`bool`): Whether the unfreezing schedule may differ.
 
     Raises:
@@ -96,7 +100,7 @@ def check_same_run(
         if section not in arguments:
             continue
         before, now = record["arguments"].get(section), arguments[section]
-        names = SHAPES if section == "model" else now
+        names = SHAPES if section == "model" else [name for name in now if name not in WITHOUT_CONSEQUENCE]
         changed = [
             f"{name} ({(before or {}).get(name)} then, {now[name]} now)"
             for name in names
@@ -105,6 +109,15 @@ def check_same_run(
         if before is not None and changed:
             force = " --allow_changed_unfreezing goes on with the new one." if section == "unfreezing" else ""
             raise ConfigurationError(f"{checkpoint} was trained with another {meaning}: {', '.join(changed)}.{force}")
+    learnt_from = {
+        "transfer": "unlabelled texts (or edited copies) are others than those that it",
+        "teacher": "weights, tokenizer or settings of the teacher are others than those that it",
+    }
+    for name, meaning in learnt_from.items():
+        if name in fingerprint and record.get("data", {}).get(name, fingerprint[name]) != fingerprint[name]:
+            raise ConfigurationError(
+                f"{checkpoint}: the {meaning} was trained with. Give the same, or start anew with --overwrite."
+            )
 
 
 def found_learning_rate(checkpoint: str) -> float:

@@ -118,6 +118,17 @@ def complete_distillation_values(values: dict[str, Any]) -> dict[str, Any]:
             "augmentation_on_the_fly makes new texts in every epoch, which the teacher has not answered: pass "
             "--teacher_logits online, or store copies with --augmentation_factor."
         )
+    if (values.get("hidden_states_weight") or 0) > 0:
+        if values.get("model_type"):
+            raise ConfigurationError(
+                f"hidden_states_weight={values['hidden_states_weight']}: a {values['model_type']} has no transformer "
+                "layers to match with the teacher's. Leave it out."
+            )
+        if values.get("teacher_logits") != "online":
+            raise ConfigurationError(
+                f"hidden_states_weight={values['hidden_states_weight']}: hidden states are not kept on disk. Pass "
+                "--teacher_logits online."
+            )
     if values.get("student_embeddings") == "teacher":
         if values.get("model_type") != "textcnn":
             raise ConfigurationError(

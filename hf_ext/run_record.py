@@ -77,13 +77,27 @@ def check_output_dir(output_dir: str, overwrite: bool, checkpoint: str | None = 
             f"output_dir {path} holds another run ({held[0].name}). Choose another directory, continue that run with "
             "--resume_from_checkpoint true, or replace it with --overwrite."
         )
+    check_writable(path, "output_dir")
+    return path
+
+
+def check_writable(path: Path, name: str) -> None:
+    """
+    See that files can be written into a folder that may not exist yet, without writing anything that stays.
+
+    Args:
+        path (`Path`): The folder.
+        name (`str`): The setting that names it.
+
+    Raises:
+        ConfigurationError: If they cannot.
+    """
     existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
     try:
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        raise ConfigurationError(f"output_dir {path} cannot be written: {existing}: {error.strerror}.") from None
-    return path
+        raise ConfigurationError(f"{name} {path} cannot be written: {existing}: {error.strerror}.") from None
 
 
 def clear_output_dir(path: Path) -> None:

@@ -25,7 +25,6 @@ from hf_ext import (
     build_model,
     build_student_trainer,
     check_data,
-    check_output_dir,
     check_same_run,
     check_training_arguments,
     check_watched_metrics,
@@ -54,8 +53,16 @@ from hf_ext import (
     write_preflight,
     write_results,
 )
+from hf_ext.experiments.before_distillation import check_folders, check_teacher, rehearse, untrained_teacher
+from hf_ext.experiments.distillation_run import train_student
 
 SPLITS = ("train", "validation", "test")
+
+
+def say(text: str) -> None:
+    """Tell whoever waits, once for all processes."""
+    if PartialState().is_main_process:
+        print(text, flush=True)
 
 
 def main(argv: list[str]) -> None:
@@ -67,29 +74,49 @@ def main(argv: list[str]) -> None:
         others=ALL_SETTINGS.values(),
     )
     settings = dict(zip(DISTILLATION_SETTINGS, parsed, strict=True))
-    model_args, data_args, teacher_args = settings["model"], settings["data"], settings["teacher"]
-    training_args, run_args = settings["training"], settings["run"]
+    model_args, data_args, training_args, run_args = (settings[name] for name in ("model", "data", "training", "run"))
     record = RunRecord(argv, settings)
     check_training_arguments(training_args)
     resume, checkpoint = distillation_resume_point(training_args)
-    held = training_args.output_dir if resume else None
-    output_dir = check_output_dir(training_args.output_dir, run_args.overwrite, held, model_args.model_name_or_path)
+    output_dir = check_folders(settings, (checkpoint or training_args.output_dir) if resume else None)
+    ready = teacher_is_ready(settings)
 
     given = load_text_data(data_args, model_args, SPLITS, number_columns=settings["curriculum"].number_columns())
     compute_metrics = build_compute_metrics(given.task.problem_type, data_args.metric_name)
     check_watched_metrics(training_args, compute_metrics, given, settings["early_stopping"].early_stopping_metric)
     transfer = make_transfer_set(settings, given)
-    record.add(data=with_rows(given, transfer.dataset).fingerprint())
-    if resume:
-        check_same_run(
-            checkpoint or str(output_dir / "teacher"), record.facts["arguments"], record.facts["data"], False
-        )
-    texts = transfer.texts()
+    data, texts = with_rows(given, transfer.dataset), transfer.texts()
+    record.add(data={**given.fingerprint(), "transfer": data.fingerprint()["train"]})
     model, tokenizer, built = build_model(model_args, settings["textcnn"], data_args, training_args, given.task, texts)
+    load_teacher = partial(
+        load_teachers, settings, None if ready else output_dir / "teacher", student_config=model.config
+    )
+    teacher = load_teacher() if ready else untrained_teacher(settings, given, model.config)
+    if ready:
+        record.facts["data"]["teacher"] = teacher.fingerprint
+    if resume:
+        begun = checkpoint or str(output_dir / "teacher")
+        check_same_run(begun, record.facts["arguments"], record.facts["data"], run_args.allow_changed_unfreezing)
     notes = given.notes + transfer.notes + built + settings["later"].notes()
     notes += training_args.precision_notes(run_args.mixed_precision)
     findings = check_data(settings["preflight"], given, tokenizer)
-    if run_args.dry_run:
+
+    def techniques() -> list:
+        return [
+            *settings["unfreezing"].callbacks(run_args.allow_changed_unfreezing),
+            *settings["learning_rates"].callbacks(),
+            *settings["curriculum"].callbacks(),
+        ]
+
+    def student_trainer(settings, model, tokenizer, encoded):
+        callbacks = [*techniques(), *settings["early_stopping"].callbacks()]
+        return build_student_trainer(settings, model, tokenizer, encoded, teacher, compute_metrics, callbacks)
+
+    # Nothing was written so far, nor is it before teacher, trainer and techniques have looked at their settings.
+    check_teacher(settings, teacher, model, transfer)
+    encoded = tokenize_splits(tokenizer, data_args, training_args, data.splits)
+    rehearse(student_trainer, settings, model, tokenizer, encoded)
+    if run_args.dry_run and PartialState().is_main_process:
         show_dry_run(record, given, notes, findings)
     if settings["preflight"].preflight == "error":
         findings.raise_if_failed()
@@ -103,59 +130,45 @@ def main(argv: list[str]) -> None:
         record.add(notes=notes)
         record.write(output_dir)
         write_preflight(output_dir, findings)
+        for note in notes:
+            print(f"Note: {note}")
 
-    def techniques() -> list:
-        return [
-            *settings["unfreezing"].callbacks(run_args.allow_changed_unfreezing),
-            *settings["learning_rates"].callbacks(),
-            *settings["curriculum"].callbacks(),
-            *settings["early_stopping"].callbacks(),
-        ]
-
-    ready = teacher_is_ready(settings)
-    load_teacher = partial(
-        load_teachers, settings, None if ready else output_dir / "teacher", student_config=model.config
-    )
-    # What is wrong with it is found before anything is written.
-    teacher = load_teacher() if ready else None
     PartialState().wait_for_everyone()
     if training_args.should_save:
         begin()
-    if teacher is None:
+    if not ready:
+        say("\nThe teacher is fine-tuned.")
         notes.append(fine_tune_teacher(settings, given, compute_metrics, output_dir, resume))
         teacher = load_teacher()
-    answers = {"teacher": teacher_predictions(teacher, given, teacher_args.teacher_cache_dir)}
-    rows, said = label_transfer_set(settings, transfer, teacher)
+    say(f"\nThe teacher answers {len(texts):,} texts, and those of validation and test.")
+    answers = {"teacher": teacher_predictions(settings, teacher, given)}
+    encoded["train"], said = label_transfer_set(settings, transfer, encoded["train"], teacher)
+    for note in said:
+        say(f"Note: {note}")
     notes += said
+    say("\nThe student learns from the teacher.")
     if settings["distillation"].student_embeddings == "teacher" and checkpoint is None:
-        start_embeddings_from_teacher(model, tokenizer, teacher)
-    encoded = tokenize_splits(tokenizer, data_args, training_args, with_rows(given, rows).splits)
-    trainer = build_student_trainer(settings, model, tokenizer, encoded, teacher, compute_metrics, techniques())
-    if trainer.is_world_process_zero():
-        for note in notes:
-            print(f"Note: {note}")
+        start_embeddings_from_teacher(settings, model, tokenizer, teacher)
+    trainer = student_trainer(settings, model, tokenizer, encoded)
     # Unless it answers online, nothing holds it any more while the student trains.
-    del teacher
-    result = trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model()
-    trainer.save_state()
-    trainer.save_metrics("train", {**result.metrics, "train_samples": len(encoded["train"])})
+    teacher = None
+    train_student(settings, trainer, output_dir, checkpoint, resume)
     answers["distilled"], metrics = predict_splits(trainer, given, encoded)
 
-    steps = trainer.state.global_step
-    train_control(settings, given, transfer, steps, compute_metrics, techniques(), output_dir, resume)
+    say(f"\nThe control, the student without a teacher, makes as many steps ({trainer.state.global_step:,}).")
+    train_control(settings, given, transfer, trainer.state, compute_metrics, techniques(), output_dir, resume)
     answers["control"] = predict_with(output_dir / "control", settings, given, compute_metrics)
-    if not trainer.is_world_process_zero():
-        return
-    members = [(member.model, member.tokenizer) for member in load_teacher().members]
-    models = {"teacher": members, "distilled": [(trainer.model, tokenizer)]}
-    comparisons = compare_distillation(answers, models, given, data_args.max_seq_length)
-    write_distillation(output_dir, answers, comparisons, transfer, steps)
-    base = model_args.model_name_or_path
-    title = f"{model_args.name or base or 'TextCNN'}, distilled"
-    shown = Supplements(preflight=findings.as_dict() if findings else None, comparisons=comparisons)
-    history = trainer.state.log_history
-    write_results(output_dir, title, answers["distilled"], metrics, history, record, notes, base, True, shown)
+    if trainer.is_world_process_zero():
+        say("\nTeacher, student and control are compared.")
+        members = [(member.model, member.tokenizer) for member in load_teacher().members]
+        models = {"teacher": members, "distilled": [(trainer.model, tokenizer)]}
+        comparisons = compare_distillation(answers, models, given, data_args.max_seq_length)
+        write_distillation(output_dir, answers, comparisons, transfer, trainer.state.global_step)
+        base = model_args.model_name_or_path
+        title = f"{model_args.name or base or 'TextCNN'}, distilled"
+        shown = Supplements(preflight=findings.as_dict() if findings else None, comparisons=comparisons)
+        history = trainer.state.log_history
+        write_results(output_dir, title, answers["distilled"], metrics, history, record, notes, base, True, shown)
     if training_args.push_to_hub:
         trainer.push_to_hub()
 

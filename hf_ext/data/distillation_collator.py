@@ -1,5 +1,6 @@
 """Training rows with what their teacher says, or is to be asked, beside them."""
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,11 +10,10 @@ import torch
 from datasets import Dataset, concatenate_datasets
 
 from hf_ext.data.augmentation.collator import AugmentingCollator
-from hf_ext.data.difficulty import column, column_names
+from hf_ext.data.difficulty import TEXTS, column, column_names
 from hf_ext.errors import DataError
 from hf_ext.models.teacher import Teacher
 
-TEXTS = ("text", "text_pair")
 # The column of a row's logits and, in a batch, their tensor; the tensors that the teacher takes.
 TEACHER_LOGITS, TEACHER_INPUTS = "teacher_logits", "teacher_inputs"
 KEEP_TEXTS = "Keep the texts: tokenize_dataset(..., keep_columns=('text',)), for pairs ('text', 'text_pair')."
@@ -60,6 +60,16 @@ class DistillationCollator:
             batch[TEACHER_LOGITS] = torch.from_numpy(logits)
         return batch
 
+    def __getstate__(self) -> dict[str, Any]:
+        # To a worker process goes what it needs of the teacher: the tokenizers, not the models.
+        state = dict(vars(self))
+        if self.teacher is not None:
+            state["teacher"] = copy.copy(self.teacher)
+            state["teacher"].members = [copy.copy(member) for member in self.teacher.members]
+            for member in state["teacher"].members:
+                member.model = member.running = None
+        return state
+
     def _texts(self, rows: list[dict[str, Any]]) -> list[str] | list[tuple[str, str]]:
         names = [name for name in TEXTS if name in rows[0]]
         if TEXTS[0] not in names:
@@ -67,7 +77,7 @@ class DistillationCollator:
                 f"Training rows have no column 'text' for the teacher; they have {', '.join(rows[0])}. {KEEP_TEXTS}"
             )
         if isinstance(self.collator, AugmentingCollator):
-            columns = self.collator._edited(rows, names)
+            columns = self.collator.edited(rows, names)
         else:
             columns = [[row[name] for row in rows] for name in names]
         return columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))

@@ -112,7 +112,13 @@ def infer_problem_type(rows: Any, num_labels: int) -> str:
     """
     if num_labels == 1:
         return REGRESSION
-    return MULTI_LABEL if isinstance(_labels(rows[:1] if isinstance(rows, list) else rows)[0], list) else SINGLE_LABEL
+    # Without labels, as a head for classes; what is missing, `check_rows` says.
+    return MULTI_LABEL if is_labelled(rows) and isinstance(_labels(rows)[0], list) else SINGLE_LABEL
+
+
+def is_labelled(rows: Any) -> bool:
+    """Whether rows, of which there is at least one, have labels."""
+    return _label_column(rows) is not None
 
 
 def check_rows(task: str, split: str, rows: Any, problem_type: str | None = None, num_labels: int = 0) -> None:
@@ -139,13 +145,9 @@ def check_rows(task: str, split: str, rows: Any, problem_type: str | None = None
         raise DataError(f"The task {task!r} has no {split} rows. Give it some, or leave the task out everywhere.")
     if problem_type is None:
         return
-    try:
-        labels = _labels(rows)
-    except KeyError:
-        raise DataError(
-            f"The {split} rows of the task {task!r} have no column named {' or '.join(LABEL_COLUMNS)}."
-        ) from None
-    for number, label in enumerate(labels):
+    if not is_labelled(rows):
+        raise DataError(f"The {split} rows of the task {task!r} have no column named {' or '.join(LABEL_COLUMNS)}.")
+    for number, label in enumerate(_labels(rows)):
         wrong = _wrong_label(label, problem_type, num_labels)
         if wrong is not None:
             raise DataError(
@@ -157,11 +159,13 @@ def check_rows(task: str, split: str, rows: Any, problem_type: str | None = None
 # ---- Inside ----
 
 
+def _label_column(rows: Any) -> str | None:
+    names = getattr(rows, "column_names", None) or rows[0]
+    return next((name for name in LABEL_COLUMNS if name in names), None)
+
+
 def _labels(rows: Any) -> list[Any]:
-    names = getattr(rows, "column_names", None) or list(rows[0])
-    name = next((name for name in LABEL_COLUMNS if name in names), None)
-    if name is None:
-        raise KeyError(LABEL_COLUMNS[0])
+    name = _label_column(rows)
     labels = rows[name][:] if hasattr(rows, "column_names") else [row[name] for row in rows]
     return [label.tolist() if hasattr(label, "tolist") else label for label in labels]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accelerate import PartialState
 from datasets import Dataset, DatasetDict
 from transformers import (
     AutoModelForSequenceClassification,
@@ -13,27 +14,32 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     TrainerCallback,
+    TrainerState,
 )
 
 from hf_ext.arguments import ModelArguments
 from hf_ext.assembly import build_model, build_trainer, tokenize_splits
+from hf_ext.data.distillation_collator import add_logits_column
 from hf_ext.data.labels import Task
 from hf_ext.data.loading import TextData
-from hf_ext.data.teacher_logits import teacher_logits
+from hf_ext.data.teacher_logits import TeacherLogits, teacher_logits
 from hf_ext.data.transfer_set import TransferSet, build_transfer_set, read_unlabelled
 from hf_ext.errors import ConfigurationError
 from hf_ext.evaluation.comparison import Comparison, compare_models
 from hf_ext.evaluation.predictions import Predictions
 from hf_ext.evaluation.speed import compare_speed, model_cost
 from hf_ext.experiments.teacher_and_control import (
+    FINISHED,
+    StopAt,
     TeacherArguments,
     control_training_arguments,
     is_classifier,
+    teacher_model_arguments,
     teacher_training_arguments,
     train_once,
 )
 from hf_ext.models.building import load_tokenizer
-from hf_ext.models.teacher import Teacher
+from hf_ext.models.teacher import Precision, Teacher
 from hf_ext.models.teacher_embeddings import teacher_word_vectors
 from hf_ext.results import PREFIXES, predict_splits
 from hf_ext.run_record import write_json
@@ -80,9 +86,7 @@ def fine_tune_teacher(settings: dict[str, Any], data: TextData, compute_metrics,
     teacher_args: TeacherArguments = settings["teacher"]
     name, folder = teacher_args.teacher_name_or_path[0], output_dir / TEACHER
     own = teacher_training_arguments(settings["training"], teacher_args, folder, "validation" in data.splits)
-    model_args = dataclasses.replace(
-        settings["model"], model_name_or_path=name, model_type=None, tokenizer_name=None, config_name=None
-    )
+    model_args = teacher_model_arguments(name, settings["model"])
     data_args = dataclasses.replace(settings["data"], max_seq_length=teacher_args.teacher_max_seq_length)
 
     def make_trainer() -> ExtendedTrainer:
@@ -106,12 +110,13 @@ def load_teachers(settings: dict[str, Any], folder: Path | None = None, *, stude
         folder (`Path`, *optional*): Where [`fine_tune_teacher`] left it.
         student_config ([`~transformers.PreTrainedConfig`]): Its classes are what the teacher is asked for.
     """
-    return Teacher.load(
+    teacher = Teacher.load(
         [str(folder)] if folder is not None else settings["teacher"].teacher_name_or_path,
         student_config=student_config,
         max_length=settings["teacher"].teacher_max_seq_length,
         trust_remote_code=settings["model"].trust_remote_code,
     )
+    return teacher.to(settings["training"].device)
 
 
 def make_transfer_set(settings: dict[str, Any], data: TextData) -> TransferSet:
@@ -145,27 +150,40 @@ def with_rows(data: TextData, rows: Dataset) -> TextData:
     return dataclasses.replace(data, splits=DatasetDict({**data.splits, "train": rows}))
 
 
-def label_transfer_set(settings: dict[str, Any], transfer: TransferSet, teacher: Teacher) -> tuple[Dataset, list[str]]:
+def label_transfer_set(
+    settings: dict[str, Any], transfer: TransferSet, rows: Dataset, teacher: Teacher
+) -> tuple[Dataset, list[str]]:
     """
     The transfer set with the column `teacher_logits`; as it is for a teacher that answers online.
 
     Args:
         settings (`dict[str, Any]`): Section -> dataclass.
         transfer ([`TransferSet`]): From [`make_transfer_set`].
+        rows ([`~datasets.Dataset`]): The same, tokenised for the student.
         teacher ([`Teacher`]): Is asked only for texts that it has not answered before.
 
     Returns:
         `tuple`: The rows, and sentences for the reader of the results.
     """
     if settings["teacher"].teacher_logits == "online":
-        return transfer.dataset, ["The teacher answers in every step (online)."]
-    answers = teacher_logits(transfer.texts(), teacher, cache_dir=settings["teacher"].teacher_cache_dir)
-    rows = transfer.dataset.add_column("teacher_logits", list(answers.logits))
+        return rows, ["The teacher answers in every step (online)."]
+    answers = ask(settings, teacher, transfer.texts())
     said = (
         f"The teacher was asked for {answers.labelled:,} texts; the answers to {answers.cached:,} were known from an "
         "earlier run."
     )
-    return rows, [said, *answers.notes]
+    return add_logits_column(rows, answers.logits), [said, *answers.notes]
+
+
+def ask(settings: dict[str, Any], teacher: Teacher, texts: list, precision: Precision = "auto") -> TeacherLogits:
+    """What a teacher says of texts; see [`teacher_logits`]."""
+    return teacher_logits(
+        texts,
+        teacher,
+        cache_dir=settings["teacher"].teacher_cache_dir,
+        precision=precision,
+        progress=not settings["training"].disable_tqdm,
+    )
 
 
 def build_student_trainer(
@@ -192,9 +210,7 @@ def build_student_trainer(
     online, augmentation = settings["teacher"].teacher_logits == "online", settings["augmentation"]
     own = {
         **settings["distillation"].trainer_settings(),
-        "teacher_model": [member.model for member in teacher.members] if online else None,
-        "teacher_tokenizer": teacher.tokenizers if online else None,
-        "teacher_max_length": settings["teacher"].teacher_max_seq_length if online else None,
+        "teacher_model": teacher if online else None,
         "teacher_logits": settings["teacher"].teacher_logits,
     }
     return build_trainer(
@@ -210,18 +226,60 @@ def build_student_trainer(
     )
 
 
-def start_embeddings_from_teacher(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, teacher: Teacher) -> None:
+def train_student(
+    settings: dict[str, Any], trainer: DistillationTrainer, output_dir: Path, checkpoint: str | None, resume: bool
+) -> None:
+    """
+    Train the student into the run's folder, unless an earlier call finished it.
+
+    Args:
+        settings (`dict[str, Any]`): Section -> dataclass.
+        trainer ([`DistillationTrainer`]): From [`build_student_trainer`]; it holds the trained model afterwards.
+        output_dir (`Path`): The run's folder.
+        checkpoint (`str`, *optional*): Where to go on.
+        resume (`bool`): Whether what is in the folder already may be taken.
+    """
+    if resume and (output_dir / FINISHED).is_file():
+        trained = AutoModelForSequenceClassification.from_pretrained(
+            output_dir, trust_remote_code=settings["model"].trust_remote_code
+        )
+        trainer.model.load_state_dict(trained.state_dict())
+        trainer.state = TrainerState.load_from_json(str(output_dir / "trainer_state.json"))
+        return
+    result = trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model()
+    trainer.save_state()
+    trainer.save_metrics("train", {**result.metrics, "train_samples": len(trainer.train_dataset)})
+    trainer.accelerator.wait_for_everyone()
+    if trainer.is_world_process_zero():
+        write_json(output_dir / FINISHED, {"steps": trainer.state.global_step})
+
+
+def start_embeddings_from_teacher(
+    settings: dict[str, Any], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, teacher: Teacher
+) -> None:
     """
     Give every word of a TextCNN the vector that the teacher's body has for it.
 
     Args:
+        settings (`dict[str, Any]`): Section -> dataclass.
         model ([`TextCNNForSequenceClassification`]): The student.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]): The student's.
         teacher ([`Teacher`]): Its first member is asked.
     """
     member, vocabulary = teacher.members[0], tokenizer.get_vocab()
     words = sorted(vocabulary, key=vocabulary.get)
-    vectors = teacher_word_vectors(member.model, member.tokenizer, words, model.config.embed_size)
+    special = set(tokenizer.all_special_tokens) - {tokenizer.pad_token}
+    shown = PartialState().is_main_process and not settings["training"].disable_tqdm
+    vectors = teacher_word_vectors(
+        member.model,
+        member.tokenizer,
+        words,
+        model.config.embed_size,
+        padding=tokenizer.pad_token,
+        special_tokens=special,
+        progress=shown,
+    )
     model.encoder.embeddings.set_word_vectors(vectors)
 
 
@@ -229,7 +287,7 @@ def train_control(
     settings: dict[str, Any],
     data: TextData,
     transfer: TransferSet,
-    steps: int,
+    student: TrainerState,
     compute_metrics,
     callbacks: list[TrainerCallback],
     output_dir: Path,
@@ -237,38 +295,42 @@ def train_control(
 ) -> None:
     """
     Train the student without a teacher into `output_dir/control`: on the labelled rows of the transfer set, for as many
-    steps, from a random start of the embeddings that would come from the teacher.
+    steps with the same schedules, from a random start of the embeddings that would come from the teacher.
 
     Args:
         settings (`dict[str, Any]`): Section -> dataclass.
         data ([`TextData`]): The validation rows.
         transfer ([`TransferSet`]): Its texts make the student's word list, its labelled rows are trained on.
-        steps (`int`): Optimizer steps.
+        student ([`~transformers.TrainerState`]): Of the trained student: how many steps were planned, and made.
         compute_metrics (`Callable`): The Trainer's.
-        callbacks (`list[TrainerCallback]`): The techniques that the student is trained with.
+        callbacks (`list[TrainerCallback]`): The techniques that the student is trained with, except those that end
+            its training early: the control makes the student's steps.
         output_dir (`Path`): The run's folder.
         resume (`bool`): Whether a control that is in `output_dir` already is taken, or continued.
     """
     folder = output_dir / CONTROL
-    own = control_training_arguments(settings["training"], folder, steps)
+    own = control_training_arguments(settings["training"], folder, student.max_steps)
+    augmentation = settings["augmentation"]
+    augmenter = augmentation.augmenter(own.seed) if augmentation.augmentation_on_the_fly else None
 
     def make_trainer() -> ExtendedTrainer:
         model, tokenizer, _ = build_model(
             settings["model"], settings["textcnn"], settings["data"], own, data.task, transfer.texts()
         )
         encoded = tokenize_splits(tokenizer, settings["data"], own, with_rows(data, transfer.labelled()).splits)
-        return build_trainer(model, tokenizer, encoded, own, settings["run"], compute_metrics, callbacks)
+        stopping = [*callbacks, StopAt(student.global_step)]
+        return build_trainer(model, tokenizer, encoded, own, settings["run"], compute_metrics, stopping, augmenter)
 
     depends_on = {name: vars(settings[name]) for name in ("model", "textcnn", "distillation", "augmentation")}
-    train_once(
-        folder, make_trainer, {**depends_on, "data": data.fingerprint(), "steps": steps, "seed": own.seed}, resume
-    )
+    depends_on |= {"data": data.fingerprint(), "steps": student.global_step, "seed": own.seed}
+    train_once(folder, make_trainer, depends_on, resume)
 
 
 def predict_with(folder: Path, settings: dict[str, Any], data: TextData, compute_metrics) -> dict[str, Predictions]:
     """The predictions, by split, of the model in a folder of the run, with its metrics written beside it."""
-    model = AutoModelForSequenceClassification.from_pretrained(folder)
-    tokenizer = load_tokenizer(str(folder), ModelArguments(model_name_or_path=str(folder)))
+    trusted = settings["model"].trust_remote_code
+    model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=trusted)
+    tokenizer = load_tokenizer(str(folder), ModelArguments(model_name_or_path=str(folder), trust_remote_code=trusted))
     own = copy.deepcopy(settings["training"])
     own.output_dir, own.report_to, own.push_to_hub = str(folder), [], False
     held_out = DatasetDict({split: rows for split, rows in data.splits.items() if split in PREFIXES})
@@ -278,11 +340,11 @@ def predict_with(folder: Path, settings: dict[str, Any], data: TextData, compute
     return predictions
 
 
-def teacher_predictions(teacher: Teacher, data: TextData, cache_dir: str | None) -> dict[str, Predictions]:
+def teacher_predictions(settings: dict[str, Any], teacher: Teacher, data: TextData) -> dict[str, Predictions]:
     """What the teacher says of the validation and test rows, in float32."""
     return {
         split: Predictions.from_logits(
-            teacher_logits(data.texts(split), teacher, cache_dir=cache_dir, precision="float32").logits,
+            ask(settings, teacher, data.texts(split), "float32").logits,
             labels_of(rows, data.task),
             data.texts(split),
             problem_type=data.task.problem_type,

@@ -1,7 +1,6 @@
 """What a distillation is compared with: the teacher, fine-tuned if it has to be, and the student without a teacher."""
 
 import copy
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from accelerate import PartialState
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, TrainerCallback
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, get_last_checkpoint
 
 from hf_ext.arguments import ModelArguments, RecipeTrainingArguments
@@ -31,8 +30,8 @@ class TeacherArguments:
     teacher_name_or_path: list[str] | str | None = field(
         default=None,
         metadata={
-            "help": "Directory or Hub name: a classifier of the same classes (several are averaged), or an encoder, "
-            "which is fine-tuned first."
+            "help": "Directory or Hub name: a classifier of the same classes (several, separated by commas, are "
+            "averaged), or an encoder, which is fine-tuned first."
         },
     )
     teacher_max_seq_length: int = field(
@@ -54,7 +53,7 @@ class TeacherArguments:
 
     def __post_init__(self):
         if isinstance(self.teacher_name_or_path, str):
-            self.teacher_name_or_path = [self.teacher_name_or_path]
+            self.teacher_name_or_path = [name.strip() for name in self.teacher_name_or_path.split(",")]
         if not self.teacher_name_or_path:
             raise ConfigurationError(
                 "There is no teacher. Pass --teacher_name_or_path with a fine-tuned classifier, or with an encoder to "
@@ -70,22 +69,32 @@ class TeacherArguments:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}; it must be at least 1.")
 
 
+def teacher_model_arguments(name: str, model_args: ModelArguments) -> ModelArguments:
+    """
+    How a teacher is loaded: nothing of the student's shape is asked of it.
+
+    Args:
+        name (`str`): The teacher.
+        model_args ([`ModelArguments`]): The student's: `cache_dir`, `token` and `trust_remote_code` are the teacher's
+            too.
+    """
+    return ModelArguments(
+        model_name_or_path=name,
+        cache_dir=model_args.cache_dir,
+        token=model_args.token,
+        trust_remote_code=model_args.trust_remote_code,
+    )
+
+
 def is_classifier(name: str, model_args: ModelArguments) -> bool:
     """
     Whether a directory or a name on the Hub holds a sequence classifier rather than a bare encoder.
 
     Args:
         name (`str`): The model.
-        model_args ([`ModelArguments`]): `cache_dir`, `token` and `trust_remote_code`.
+        model_args ([`ModelArguments`]): See [`teacher_model_arguments`].
     """
-    config: PreTrainedConfig = load_config(
-        ModelArguments(
-            model_name_or_path=name,
-            cache_dir=model_args.cache_dir,
-            token=model_args.token,
-            trust_remote_code=model_args.trust_remote_code,
-        )
-    )
+    config: PreTrainedConfig = load_config(teacher_model_arguments(name, model_args))
     return any("ForSequenceClassification" in architecture for architecture in config.architectures or ())
 
 
@@ -107,7 +116,8 @@ def teacher_training_arguments(
     own.learning_rate, own.lr_scheduler_type = teacher_args.teacher_learning_rate, type(own.lr_scheduler_type)("linear")
     own.lr_scheduler_kwargs, own.warmup_steps, own.weight_decay, own.max_grad_norm = None, 0.06, 0.01, 1.0
     own.per_device_train_batch_size, own.gradient_accumulation_steps = teacher_args.teacher_batch_size, 1
-    own.label_smoothing_factor, own.optim = 0.0, type(own.optim)("adamw_torch_fused")
+    own.label_smoothing_factor, own.optim, own.optim_args = 0.0, type(own.optim)("adamw_torch_fused"), None
+    own.eval_delay = 0
     own.save_strategy, own.save_total_limit = SaveStrategy.EPOCH, 1
     own.eval_strategy = IntervalStrategy.EPOCH if evaluate else IntervalStrategy.NO
     own.load_best_model_at_end = evaluate
@@ -119,17 +129,36 @@ def control_training_arguments(
     training_args: RecipeTrainingArguments, output_dir: Path, steps: int
 ) -> RecipeTrainingArguments:
     """
-    How the control is trained: as the student, for as many steps.
+    How the control is trained: as the student, with the schedules of as many steps.
 
     Args:
         training_args ([`RecipeTrainingArguments`]): The student's.
         output_dir (`Path`): The control's folder.
-        steps (`int`): Optimizer steps that the student makes.
+        steps (`int`): Optimizer steps that were planned for the student.
     """
     own = copy.deepcopy(training_args)
     own.output_dir, own.report_to, own.push_to_hub, own.run_name = str(output_dir), [], False, None
     own.max_steps = steps
     return own
+
+
+class StopAt(TrainerCallback):
+    """
+    Ends a training at a step, whatever its schedules were made for.
+
+    Args:
+        step (`int`): The last optimizer step.
+    """
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.on_step_end(args, state, control)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step >= self.step:
+            control.should_training_stop = True
 
 
 def train_once(
@@ -153,27 +182,30 @@ def train_once(
         `bool`: Whether it was trained now.
 
     Raises:
-        ConfigurationError: If the folder holds what was begun with other settings.
+        ConfigurationError: If the folder holds what was begun with other settings, naming them.
     """
-    state = PartialState()
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
-    begun = folder / "begun.json"
-    if resume and begun.is_file() and json.loads(begun.read_text(encoding="utf-8"))["settings"] != digest:
-        raise ConfigurationError(
-            f"{folder} was begun with other settings or data. Continue with the same, or begin anew with --overwrite."
-        )
+    state, begun = PartialState(), folder / "begun.json"
+    settings = json.loads(json.dumps(settings, default=str))
+    if resume and begun.is_file():
+        before = json.loads(begun.read_text(encoding="utf-8"))
+        changed = [name for name in settings if before.get(name) != settings[name]]
+        if changed:
+            raise ConfigurationError(
+                f"{folder} was begun with other values of {', '.join(changed)}. Continue with the same, or begin anew "
+                "with --overwrite."
+            )
     if resume and (folder / FINISHED).is_file():
         return False
     state.wait_for_everyone()
     if state.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(begun, {"settings": digest})
+        write_json(begun, settings)
     trainer = make_trainer()
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if resume and folder.is_dir() else None)
     trainer.save_model()
     trainer.save_state()
     state.wait_for_everyone()
     if state.is_main_process:
-        write_json(folder / FINISHED, {"settings": digest, "steps": trainer.state.global_step})
+        write_json(folder / FINISHED, {"steps": trainer.state.global_step})
     state.wait_for_everyone()
     return True

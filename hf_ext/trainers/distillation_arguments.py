@@ -3,10 +3,17 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from hf_ext.trainers.distillation_checks import check_settings
+
 
 @dataclass
 class DistillationArguments:
-    """How a student learns from its teacher; see [`DistillationTrainer`]."""
+    """
+    How a student learns from its teacher; see [`DistillationTrainer`].
+
+    Raises:
+        ConfigurationError: If a value is out of range.
+    """
 
     _argument_group_name = "distillation"
 
@@ -27,7 +34,8 @@ class DistillationArguments:
     )
     unlabelled_files: list[str] | str | None = field(
         default=None,
-        metadata={"help": "More texts for the teacher to label: any format of training files, or .txt, a text a line."},
+        metadata={"help": "More texts for the teacher to label, in files separated by commas: any format of training files, or "
+            ".txt, a text a line."},
     )
     student_embeddings: Literal["random", "teacher"] = field(
         default="random",
@@ -36,6 +44,15 @@ class DistillationArguments:
             "principal components."
         },
     )
+
+    def __post_init__(self):
+        if isinstance(self.unlabelled_files, str):
+            self.unlabelled_files = [path.strip() for path in self.unlabelled_files.split(",")]
+        finals = {
+            name: getattr(self, name) if getattr(self, f"final_{name}") is None else getattr(self, f"final_{name}")
+            for name in ("temperature", "alpha")
+        }
+        check_settings({**vars(self), **{f"final_{name}": value for name, value in finals.items()}}, "cached")
 
     def trainer_settings(self) -> dict[str, Any]:
         """The arguments of [`DistillationTrainer`] that stand here."""

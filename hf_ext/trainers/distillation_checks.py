@@ -10,8 +10,8 @@ from transformers import PreTrainedConfig, TrainingArguments
 
 from hf_ext.configuration import nearest
 from hf_ext.data.augmentation.collator import AugmentingCollator
-from hf_ext.data.difficulty import column_names
-from hf_ext.data.distillation_collator import KEEP_TEXTS, TEACHER_LOGITS, TEXTS
+from hf_ext.data.difficulty import TEXTS, column_names
+from hf_ext.data.distillation_collator import KEEP_TEXTS, TEACHER_LOGITS
 from hf_ext.data.labels import SINGLE_LABEL
 from hf_ext.errors import ConfigurationError, DataError
 from hf_ext.losses import HIDDEN_LOSSES, SOFT_LOSSES

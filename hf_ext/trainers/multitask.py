@@ -13,23 +13,36 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProgressCallback, TrainingArguments
 from transformers.trainer_utils import PredictionOutput, align_special_tokens, speed_metrics
 
-from hf_ext.data.task_data import LABEL_COLUMNS, TASK_ID, TaskCollator, TaskDataset, check_rows, infer_problem_type
+from hf_ext.data.task_data import (
+    LABEL_COLUMNS,
+    TASK_ID,
+    TaskCollator,
+    TaskDataset,
+    check_rows,
+    infer_problem_type,
+    is_labelled,
+)
 from hf_ext.data.task_sampling import TaskBatchSampler
 from hf_ext.errors import ConfigurationError
-from hf_ext.evaluation.compute_metrics import build_compute_metrics
-from hf_ext.evaluation.predictions import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from hf_ext.evaluation.averages import average_over_tasks
 from hf_ext.layers import layer_groups
 from hf_ext.models.multitask import MultiTaskModel, check_task_names
 from hf_ext.models.sharing import check_classifiers, decide_sharing
 from hf_ext.task_weighting import normalized_weights
 from hf_ext.trainers.base import ExtendedTrainer
-from hf_ext.trainers.task_inputs import check_known, check_settings, default_collator, one_a_task, train_and_eval_rows
+from hf_ext.trainers.task_inputs import (
+    check_known,
+    check_run,
+    check_settings,
+    default_collator,
+    metrics_by_task,
+    one_a_task,
+    train_and_eval_rows,
+)
 from hf_ext.trainers.task_losses import TaskLosses
 
 logger = logging.getLogger(__name__)
 
-# What a task is judged by in `eval_avg_score`; the greater, the better.
-MAIN_METRICS = {SINGLE_LABEL: "accuracy", MULTI_LABEL: "f1_micro", REGRESSION: "spearman"}
 # At an encoder's rate of 2e-5, a thousand steps of AdamW would move a log variance by 0.02.
 LOG_VARIANCE_LEARNING_RATE = 0.01
 
@@ -127,7 +140,7 @@ class MultiTaskTrainer(ExtendedTrainer):
         self.processing_classes = one_a_task("processing_classes", processing_classes, self.tasks)
         self._train_rows, evaluated = train_and_eval_rows(datasets, eval_datasets, self.tasks)
         self.problem_types = {task: self._checked_task(task, models[task], evaluated) for task in self.tasks}
-        self.task_compute_metrics = self._metrics_by_task(compute_metrics)
+        self.task_compute_metrics = metrics_by_task(compute_metrics, self.problem_types)
         collators = one_a_task("data_collators", data_collators, self.tasks)
         collators = {
             task: collators[task] or default_collator(task, self.processing_classes[task]) for task in self.tasks
@@ -174,13 +187,6 @@ class MultiTaskTrainer(ExtendedTrainer):
             check_rows(task, "validation", evaluated[task], config.problem_type, config.num_labels)
         return config.problem_type
 
-    def _metrics_by_task(self, compute_metrics: Mapping[str, Callable] | None) -> dict[str, Callable]:
-        given = {} if compute_metrics is None else compute_metrics
-        if not isinstance(given, Mapping):
-            raise ConfigurationError("compute_metrics must be a mapping of tasks to functions: each has its own kind.")
-        check_known("compute_metrics", given, self.tasks)
-        return {task: given.get(task) or build_compute_metrics(kind) for task, kind in self.problem_types.items()}
-
     def _task_dataset(self, rows: Mapping[str, Any]) -> TaskDataset:
         ids = {self.tasks.index(task): of_task for task, of_task in rows.items()}
         used = {number: self._columns[self.tasks[number]] for number in ids}
@@ -195,22 +201,8 @@ class MultiTaskTrainer(ExtendedTrainer):
     # ---- Training ----
 
     def train(self, *args, **kwargs):
-        ordering = [c for c in self._extension_callbacks() if c.answers("train_sampler")]
-        if ordering:
-            raise ConfigurationError(
-                f"{type(ordering[0]).__name__} orders the training rows, but batches of several tasks have their own "
-                "order (sampling). Leave the callback out."
-            )
-        layered = [c for c in self._extension_callbacks() if c.freezes_parameters or c.answers("learning_rate_scales")]
-        if layered and not self.model.config.share_encoder and len(self.tasks) > 1:
-            raise ConfigurationError(
-                f"{type(layered[0]).__name__} goes by the layers of one encoder, but the tasks do not share theirs."
-            )
-        if self.args.world_size > 1 and self.args.ddp_find_unused_parameters is False:
-            raise ConfigurationError(
-                "ddp_find_unused_parameters=False does not go with several tasks: the heads of the tasks that a batch "
-                "is not of get no gradient. Leave it out."
-            )
+        share = self.model.config.share_encoder or len(self.tasks) == 1
+        check_run(self.args, self._extension_callbacks(), share)
         for task, tokenizer in self.processing_classes.items():
             if isinstance(tokenizer, PreTrainedTokenizerBase):
                 # As the Trainer does for the model as a whole.
@@ -255,12 +247,14 @@ class MultiTaskTrainer(ExtendedTrainer):
 
     def learning_rate_scales(self) -> dict[str, float] | None:
         scales = super().learning_rate_scales()
-        own = self.optimizer is None and self.optimizer_cls_and_kwargs is None
+        own = self._made_optimizer or (self.optimizer is None and self.optimizer_cls_and_kwargs is None)
         if self.weighting != "uncertainty" or not own or not self.args.learning_rate:
             return scales
+        if scales is None:
+            trainable = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+            scales = {group: 1.0 for group, names in layer_groups(self.model).items() if trainable.intersection(names)}
         scale = LOG_VARIANCE_LEARNING_RATE / self.args.learning_rate
-        names = [f"log_variances.{task}" for task in self.tasks]
-        return {**(scales or dict.fromkeys(layer_groups(self.model), 1.0)), **dict.fromkeys(names, scale)}
+        return {**scales, **{f"log_variances.{task}": scale for task in self.tasks}}
 
     def _get_learning_rate(self) -> float:
         rate = super()._get_learning_rate()
@@ -319,7 +313,7 @@ class MultiTaskTrainer(ExtendedTrainer):
             by_task[task] = {name.removeprefix(prefix): value for name, value in output.metrics.items()}
             metrics.update(output.metrics)
             self._end_progress_bar()
-        averages = self._averages(by_task)
+        averages = average_over_tasks(by_task, self.problem_types)
         metrics.update({f"{metric_key_prefix}_avg_{name}": value for name, value in averages.items()})
         if "loss" in averages:
             metrics[f"{metric_key_prefix}_loss"] = averages["loss"]
@@ -338,21 +332,14 @@ class MultiTaskTrainer(ExtendedTrainer):
         finally:
             self.compute_metrics = before
 
-    def _averages(self, by_task: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-        values = list(by_task.values())
-        common = [name for name in values[0] if all(name in of_task for of_task in values)]
-        averages = {name: sum(of_task[name] for of_task in values) / len(values) for name in common}
-        main = [of_task.get(MAIN_METRICS[self.problem_types[task]]) for task, of_task in by_task.items()]
-        if None not in main:
-            averages["score"] = sum(main) / len(main)
-        return averages
-
     def _wrapped(self, datasets: Mapping[str, Any]) -> dict[str, TaskDataset]:
         if not isinstance(datasets, Mapping):
             raise ConfigurationError("Rows to evaluate on must come as a mapping of tasks to rows.")
         check_known("eval_dataset", datasets, self.tasks)
         for task, rows in datasets.items():
-            check_rows(task, "evaluation", rows)
+            config = self.model.task_model(task).config
+            kind = config.problem_type if len(rows) and is_labelled(rows) else None
+            check_rows(task, "evaluation", rows, kind, config.num_labels)
         return {task: self._task_dataset({task: rows}) for task, rows in datasets.items()}
 
     def _end_progress_bar(self) -> None:

@@ -5,9 +5,11 @@ from typing import Any
 
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase, TrainingArguments
 
+from hf_ext.callbacks.base import ExtensionCallback
 from hf_ext.configuration import nearest
 from hf_ext.data.task_sampling import sampling_exponent
 from hf_ext.errors import ConfigurationError
+from hf_ext.evaluation.compute_metrics import build_compute_metrics
 from hf_ext.task_weighting import WEIGHTINGS, check_same_tasks
 
 # Names of the Trainer's own for what comes by tasks here; `None` where there is no such thing.
@@ -64,6 +66,53 @@ def check_settings(
             "train_sampling_strategy='batch_rebalance' forms batches of its own, which would mix tasks. Use 'random', "
             "'sequential' or 'group_by_length'."
         )
+
+
+def check_run(args: TrainingArguments, callbacks: Iterable[ExtensionCallback], share_encoder: bool) -> None:
+    """
+    See that a training's techniques go with several tasks.
+
+    Args:
+        args ([`~transformers.TrainingArguments`]): The run's arguments.
+        callbacks (`Iterable[ExtensionCallback]`): The techniques.
+        share_encoder (`bool`): Whether there is one encoder.
+
+    Raises:
+        ConfigurationError: With the one that does not.
+    """
+    for callback in callbacks:
+        name = type(callback).__name__
+        if callback.answers("train_sampler"):
+            raise ConfigurationError(
+                f"{name} orders the training rows, but batches of several tasks have their own order (sampling). Leave "
+                "the callback out."
+            )
+        if not share_encoder and (callback.freezes_parameters or callback.answers("learning_rate_scales")):
+            raise ConfigurationError(
+                f"{name} goes by the layers of one encoder, but the tasks do not share theirs. Leave the callback out, "
+                "or load all models from one checkpoint."
+            )
+    if args.world_size > 1 and args.ddp_find_unused_parameters is False:
+        raise ConfigurationError(
+            "ddp_find_unused_parameters=False does not go with several tasks: the heads of the tasks that a batch is "
+            "not of get no gradient. Leave it out."
+        )
+
+
+def metrics_by_task(
+    compute_metrics: Mapping[str, Callable] | None, problem_types: Mapping[str, str]
+) -> dict[str, Callable]:
+    """
+    Each task's `compute_metrics`: what is given, else that of its kind of task.
+
+    Raises:
+        ConfigurationError: If it is no mapping, or names what is no task.
+    """
+    given = {} if compute_metrics is None else compute_metrics
+    if not isinstance(given, Mapping):
+        raise ConfigurationError("compute_metrics must be a mapping of tasks to functions: each has its own kind.")
+    check_known("compute_metrics", given, list(problem_types))
+    return {task: given.get(task) or build_compute_metrics(kind) for task, kind in problem_types.items()}
 
 
 def check_known(argument: str, given: Iterable[str], tasks: Sequence[str]) -> None:

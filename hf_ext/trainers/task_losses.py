@@ -30,7 +30,10 @@ class TaskLosses(ExtensionCallback):
         self._learned = [1.0] * len(self.base)
         # Of each task: sum of the losses and number of rows.
         self._pending, self._since_log = None, self._zeros()
-        self._progress: dict = {}
+        self._progress = self._nothing()
+
+    def _nothing(self) -> dict:
+        return {"epoch": 0, "sums": self._zeros(), "means": []}
 
     def _zeros(self) -> list[list[float]]:
         return [[0.0, 0.0] for _ in self.tasks]
@@ -73,8 +76,7 @@ class TaskLosses(ExtensionCallback):
         super().on_train_begin(args, state, control, **kwargs)
         require_unchanged(state, SETTINGS, self.settings)
         # The dict is the one that checkpoints are written from and that a resumed run has read.
-        empty = {"epoch": 0, "sums": self._zeros(), "means": []}
-        self._progress = state.stateful_callbacks.setdefault(PROGRESS, empty)
+        self._progress = state.stateful_callbacks.setdefault(PROGRESS, self._nothing())
         self._pending, self._since_log = None, self._zeros()
         self._set_weights()
 

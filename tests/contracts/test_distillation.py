@@ -202,7 +202,7 @@ def test_compiled_is_the_same(make_case, source):
 
 def test_workers_make_the_same_batches(make_case):
     case = make_case("online", on_the_fly=True, sampling="random")
-    arguments = {"dataloader_num_workers": 2, "dataloader_persistent_workers": True}
+    arguments = {"dataloader_num_workers": 1, "dataloader_persistent_workers": True}
     one, other = train(case), train(case.but(arguments=arguments))
     assert one["batches"] == other["batches"]
     assert one["digests"] == other["digests"]

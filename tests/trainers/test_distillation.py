@@ -3,6 +3,7 @@
 import copy
 import gc
 import math
+import pickle
 import weakref
 
 import numpy as np
@@ -31,6 +32,7 @@ from hf_ext import (
     TextCNNForSequenceClassification,
     build_word_tokenizer,
 )
+from hf_ext.data.distillation_collator import DistillationCollator
 from hf_ext.data.tokenization import tokenize_dataset
 from hf_ext.models.hidden_states import uniform_layers
 from hf_ext.models.teacher import Teacher
@@ -393,6 +395,19 @@ def test_online_the_teacher_reads_the_edited_text(make_trainer, student_tokenize
     for cached in ({}, {"teacher_model": None, "train_dataset": with_column(rows, torch.zeros(16, 3))}):
         with pytest.raises(ConfigurationError, match="logits that were made before would be of other texts"):
             make_trainer(**{"train_dataset": rows, "data_collator": collator, **cached})
+
+
+def test_worker_processes_get_no_model(make_trainer, student_tokenizer):
+    trainer = make_trainer(teacher_logits="online")
+    padding = DataCollatorWithPadding(student_tokenizer)
+    collator, rows = DistillationCollator(padding, 3, trainer.teacher), list(trainer.train_dataset)
+    sent = pickle.dumps(collator)
+    assert len(sent) < 100_000
+    own, theirs = collator(rows), pickle.loads(sent)(rows)
+    for name, tensor in own["teacher_inputs"][0].items():
+        assert torch.equal(tensor, theirs["teacher_inputs"][0][name])
+    assert trainer.teacher.members[0].model is not None
+    trainer.train()
 
 
 def test_a_loaded_teacher_serves_many_students(make_trainer, student_tokenizer, teachers):

@@ -405,3 +405,20 @@ def test_a_learning_rate_can_be_found(tmp_path):
     finder.range_test(start_lr=1e-5, end_lr=1e-1, num_iter=20)
     assert all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
     trainer.train()
+
+
+def test_rows_to_predict_are_checked(tmp_path):
+    trainer = make_trainer(tmp_path)
+    with pytest.raises(DataError, match="'tags' has no evaluation rows"):
+        trainer.predict("tags", SPLITS["tags"]["validation"].select([]))
+    with pytest.raises(DataError, match=r"'pairs', evaluation row .* the label is 2"):
+        trainer.evaluate({"pairs": SPLITS["topic"]["validation"]})
+
+
+def test_a_run_goes_on_in_the_same_process(tmp_path):
+    arguments = {"save_strategy": "steps", "save_steps": 5}
+    trainer = make_trainer(tmp_path, weighting="uncertainty", arguments=arguments)
+    trainer.train()
+    whole = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-35"))
+    assert all(torch.equal(value, whole[name]) for name, value in trainer.model.state_dict().items())

@@ -61,11 +61,21 @@ class AugmentingCollator:
         names = [name for name in TEXTS if name in rows[0]]
         if TEXTS[0] not in names:
             raise DataError(f"Training rows have no 'text' to edit; they have {', '.join(rows[0])}.")
-        encoded = self.tokenizer(*self._edited(rows, names), truncation=True, max_length=self.max_length)
+        encoded = self.tokenizer(*self.edited(rows, names), truncation=True, max_length=self.max_length)
         others = [{name: value for name, value in row.items() if name not in self.needed_columns} for row in rows]
         return self.collator([{**row, **{name: encoded[name][i] for name in encoded}} for i, row in enumerate(others)])
 
-    def _edited(self, rows: list[dict[str, Any]], names: list[str]) -> list[list[str]]:
+    def edited(self, rows: list[dict[str, Any]], names: list[str]) -> list[list[str]]:
+        """
+        The texts of training rows as this epoch has them.
+
+        Args:
+            rows (`list[dict]`): With the columns of `needed_columns`.
+            names (`list[str]`): The columns of texts.
+
+        Returns:
+            `list[list[str]]`: A list a column.
+        """
         epoch = int(self._epoch)
         numbers = np.array([row[ROW] for row in rows], dtype=np.int64)
         native = self.augmenter.backend == "native"
