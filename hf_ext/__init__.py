@@ -60,6 +60,7 @@ from hf_ext.data.transfer_set import TransferSet, build_transfer_set, read_unlab
 from hf_ext.defaults import (
     complete_distillation_values,
     complete_evaluation_values,
+    complete_multitask_values,
     complete_range_test_values,
     complete_training_values,
 )
@@ -72,24 +73,41 @@ from hf_ext.evaluation.report import Supplements, write_report
 from hf_ext.evaluation.significance import bootstrap_intervals, exact_mcnemar, metric_intervals, paired_bootstrap
 from hf_ext.evaluation.speed import compare_speed, model_cost
 from hf_ext.evaluation.tables import results_table
+from hf_ext.experiments.before_distillation import check_folders, check_teacher, rehearse, untrained_teacher
 from hf_ext.experiments.cartography import DataMap, cartography_scores
 from hf_ext.experiments.cross_review import cross_review_scores
+from hf_ext.experiments.distillation_results import (
+    compare_distillation,
+    predict_with,
+    teacher_predictions,
+    write_distillation,
+)
 from hf_ext.experiments.distillation_run import (
     build_student_trainer,
-    compare_distillation,
     fine_tune_teacher,
     label_transfer_set,
     load_teachers,
     make_transfer_set,
-    predict_with,
     start_embeddings_from_teacher,
     teacher_is_ready,
-    teacher_predictions,
     train_control,
+    train_student,
     with_rows,
-    write_distillation,
 )
 from hf_ext.experiments.lr_finder import LRFinder, LRFinderArguments, NoUsableSlopeError
+from hf_ext.experiments.multitask_results import save_task_metrics, write_multitask
+from hf_ext.experiments.multitask_run import (
+    build_multitask_trainer,
+    build_task_models,
+    check_task_folders,
+    check_tasks,
+    check_watched_tasks,
+    export_tasks,
+    load_tasks,
+    tasks_fingerprint,
+    train_tasks,
+)
+from hf_ext.experiments.single_task_baselines import compare_tasks, rehearse_tasks, train_baselines
 from hf_ext.experiments.teacher_and_control import TeacherArguments
 from hf_ext.layers import freeze_parameters, layer_groups, unfreeze_parameters
 from hf_ext.losses import distillation_loss, hard_target_loss, hidden_state_loss, soft_target_loss
@@ -110,16 +128,18 @@ from hf_ext.results import (
     write_results,
 )
 from hf_ext.run_record import RunRecord, StartOfRun, check_output_dir, clear_output_dir, start_training_log
-from hf_ext.settings import ALL_SETTINGS, DISTILLATION_SETTINGS, TRAINING_SETTINGS
+from hf_ext.settings import ALL_SETTINGS, DISTILLATION_SETTINGS, MULTITASK_SETTINGS, TRAINING_SETTINGS
 from hf_ext.trainers import ExtendedTrainer
 from hf_ext.trainers.distillation import DistillationTrainer
 from hf_ext.trainers.distillation_arguments import DistillationArguments
 from hf_ext.trainers.multitask import MultiTaskTrainer
+from hf_ext.trainers.multitask_arguments import MultiTaskArguments, TaskArguments
 from hf_ext.version import __version__
 
 __all__ = [
     "ALL_SETTINGS",
     "DISTILLATION_SETTINGS",
+    "MULTITASK_SETTINGS",
     "TRAINING_SETTINGS",
     "AugmentationArguments",
     "AugmentingCollator",
@@ -148,6 +168,7 @@ __all__ = [
     "LearningRateArguments",
     "LengthGroupedSampler",
     "ModelArguments",
+    "MultiTaskArguments",
     "MultiTaskConfig",
     "MultiTaskModel",
     "MultiTaskTrainer",
@@ -164,6 +185,7 @@ __all__ = [
     "SparseAdamW",
     "StartOfRun",
     "Supplements",
+    "TaskArguments",
     "TaskBatchSampler",
     "Teacher",
     "TeacherArguments",
@@ -180,23 +202,32 @@ __all__ = [
     "bootstrap_intervals",
     "build_compute_metrics",
     "build_model",
+    "build_multitask_trainer",
     "build_student_trainer",
+    "build_task_models",
     "build_textcnn",
     "build_trainer",
     "build_transfer_set",
     "build_word_tokenizer",
     "cartography_scores",
     "check_data",
+    "check_folders",
     "check_output_dir",
     "check_same_run",
+    "check_task_folders",
+    "check_tasks",
+    "check_teacher",
     "check_training_arguments",
     "check_watched_metrics",
+    "check_watched_tasks",
     "clear_output_dir",
     "compare_distillation",
     "compare_models",
     "compare_speed",
+    "compare_tasks",
     "complete_distillation_values",
     "complete_evaluation_values",
+    "complete_multitask_values",
     "complete_preprocessing_values",
     "complete_range_test_values",
     "complete_training_values",
@@ -208,6 +239,7 @@ __all__ = [
     "distillation_resume_point",
     "exact_duplicates",
     "exact_mcnemar",
+    "export_tasks",
     "find_learning_rate",
     "fine_tune_teacher",
     "freeze_parameters",
@@ -219,6 +251,7 @@ __all__ = [
     "layer_groups",
     "load_config",
     "load_pretrained",
+    "load_tasks",
     "load_teachers",
     "load_text_data",
     "load_word_vectors",
@@ -237,15 +270,19 @@ __all__ = [
     "preprocess",
     "read_unlabelled",
     "readable_errors",
+    "rehearse",
+    "rehearse_tasks",
     "report_table",
     "results_table",
     "resume_point",
+    "save_task_metrics",
     "show_dry_run",
     "soft_target_loss",
     "start_embeddings_from_teacher",
     "start_training_log",
     "stratified_group_split",
     "task_of_config",
+    "tasks_fingerprint",
     "teacher_is_ready",
     "teacher_logits",
     "teacher_predictions",
@@ -253,11 +290,16 @@ __all__ = [
     "technique_images",
     "tokenize_dataset",
     "tokenize_splits",
+    "train_baselines",
     "train_control",
+    "train_student",
+    "train_tasks",
     "unfreeze_parameters",
+    "untrained_teacher",
     "with_rows",
     "write_distillation",
     "write_model_card",
+    "write_multitask",
     "write_preflight",
     "write_range_test",
     "write_report",

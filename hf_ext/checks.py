@@ -15,8 +15,8 @@ from hf_ext.errors import ConfigurationError
 from hf_ext.evaluation.compute_metrics import possible_metric_names
 from hf_ext.lr_schedules import OWN_SCHEDULES
 
-# Where answers are kept changes nothing.
-WITHOUT_CONSEQUENCE = ("teacher_cache_dir",)
+# Where answers are kept changes nothing; of tasks, rows, order, weights and lengths are compared.
+WITHOUT_CONSEQUENCE = ("teacher_cache_dir", "tasks", "single_task_baselines")
 # What in the section "model" decides which weights there are.
 SHAPES = ("model_name_or_path", "model_type", "config_name", "tokenizer_name", "num_hidden_layers")
 
@@ -71,7 +71,7 @@ def check_same_run(
         arguments (`dict`): The resolved arguments by section.
         fingerprint (`dict[str, str]`):
             Of the data; in a distillation `transfer` and `teacher`, of the texts and of the classifier that it learns
-            from, are compared too.
+            from, are compared too, with several tasks `tasks`, what else there is to them.
         allow_changed_unfreezing (`bool`): Whether the unfreezing schedule may differ.
 
     Raises:
@@ -93,6 +93,7 @@ def check_same_run(
         "learning_rates": "set of layer-wise learning rates",
         "teacher": "teacher",
         "distillation": "distillation",
+        "multitask": "way of learning several tasks",
     }
     if not allow_changed_unfreezing:
         sections["unfreezing"] = "unfreezing schedule"
@@ -112,6 +113,7 @@ def check_same_run(
     learnt_from = {
         "transfer": "unlabelled texts (or edited copies) are others than those that it",
         "teacher": "weights, tokenizer or settings of the teacher are others than those that it",
+        "tasks": "tasks (or their order, weights or lengths) are others than those that it",
     }
     for name, meaning in learnt_from.items():
         if name in fingerprint and record.get("data", {}).get(name, fingerprint[name]) != fingerprint[name]:
@@ -159,7 +161,28 @@ def check_watched_metrics(
     Raises:
         ConfigurationError: If no evaluation yields one of them, or there is nothing to evaluate on.
     """
-    if "validation" not in data.splits:
+    names = []
+    if training_args.do_train:
+        names = possible_metric_names(compute_metrics, data.task.problem_type, len(data.task.label_names))
+    check_watched_names(training_args, names, "validation" in data.splits, early_stopping_metric)
+
+
+def check_watched_names(
+    training_args: TrainingArguments, names: list[str], evaluates: bool, early_stopping_metric: str | None = None
+) -> None:
+    """
+    [`check_watched_metrics`], given the names of what evaluations yield.
+
+    Args:
+        training_args ([`~transformers.TrainingArguments`]): Names `metric_for_best_model`.
+        names (`list[str]`): Without `eval_`.
+        evaluates (`bool`): Whether there is anything to evaluate on.
+        early_stopping_metric (`str`, *optional*): What early stopping watches.
+
+    Raises:
+        ConfigurationError: If no evaluation yields one of them, or there is nothing to evaluate on.
+    """
+    if not evaluates:
         if training_args.load_best_model_at_end:
             raise ConfigurationError(
                 "load_best_model_at_end needs validation rows: pass --validation_file or a --validation_size above 0."
@@ -172,7 +195,6 @@ def check_watched_metrics(
     }
     if not training_args.do_train:
         return
-    names = possible_metric_names(compute_metrics, data.task.problem_type, len(data.task.label_names))
     for field, metric in watched.items():
         if metric is not None and metric.removeprefix("eval_") not in names:
             raise ConfigurationError(

@@ -133,19 +133,22 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return f" Did you mean {matches[0]!r}?" if matches else ""
 
 
-def convert(value: Any, hint: Any) -> Any:
+def convert(value: Any, hint: Any, where: str = "") -> Any:
     """
     A value as the type that a field is annotated with.
 
     Args:
         value (`Any`): From a file, or a string from the command line.
-        hint (`Any`): The annotation.
+        hint (`Any`): The annotation. Of `dict[str, <dataclass>]`, each item becomes a dictionary of the dataclass's
+            fields that were given.
+        where (`str`, *optional*, defaults to `""`): What messages about such an item begin with.
 
     Returns:
         `Any`: The value, converted where nothing is lost.
 
     Raises:
         ValueError: With what was expected.
+        ConfigurationError: For an item of such a dictionary, with what is wrong in it.
     """
     options = [option for option in typing.get_args(hint) if option is not types.NoneType]
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
@@ -161,10 +164,15 @@ def convert(value: Any, hint: Any) -> Any:
     if typing.get_origin(hint) is dict or hint is dict:
         if isinstance(value, str):
             try:
-                value = json.loads(value)
+                value = json.loads(value, object_pairs_hook=_without_repeats)
             except json.JSONDecodeError as error:
                 raise ValueError(f"a JSON object ({error})") from None
-        return _expect(value, dict, "an object")
+            except _RepeatedKey as error:
+                raise ValueError(f"an object that names {error.args[0]!r} once") from None
+        value = _expect(value, dict, "an object")
+        if not options or not dataclasses.is_dataclass(options[-1]):
+            return value
+        return {name: _given_fields(item, options[-1], f"{where}.{name}") for name, item in value.items()}
     return _SCALARS[hint](value) if hint in _SCALARS else value
 
 
@@ -301,7 +309,9 @@ def _resolve(flat: dict[str, Any], fields: dict[str, Any], source: str) -> dict[
                 continue
             resolved |= {other: False for (name, _), other in SWITCHES.items() if name == target and other in fields}
             try:
-                value = None if value is None else convert(value, fields[target])
+                value = None if value is None else convert(value, fields[target], f"{source}: {key}")
+            except ConfigurationError:
+                raise
             except (ValueError, TypeError) as error:
                 raise ConfigurationError(f"{source}: {key} is {flat[key]!r}; it must be {error}.") from None
             if target in named and resolved[target] != value:
@@ -312,6 +322,12 @@ def _resolve(flat: dict[str, Any], fields: dict[str, Any], source: str) -> dict[
             if len(targets[key]) == 1:
                 named[target] = key
     return resolved
+
+
+def _given_fields(content: Any, dataclass_type: type, where: str) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{where} is {content!r}; it must be an object of settings.")
+    return _resolve({str(key): value for key, value in content.items()}, _typed_fields([dataclass_type]), where)
 
 
 def _instantiate(dataclass_type: type, values: dict[str, Any]):
@@ -337,7 +353,8 @@ def _first_fitting(value: Any, options: list) -> Any:
 def _choice(value: Any, choices: list) -> Any:
     if isinstance(value, bool):
         # What YAML makes of an unquoted on, off, yes or no.
-        value = next((word for word in (("on", "yes") if value else ("off", "no")) if word in choices), value)
+        words = ("on", "yes", "true") if value else ("off", "no", "false")
+        value = next((word for word in words if word in choices), value)
     for choice in choices:
         if value == choice or str(value) == str(choice):
             return choice

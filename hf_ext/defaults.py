@@ -2,11 +2,13 @@
 
 import dataclasses
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from hf_ext.arguments import DataArguments
 from hf_ext.data.difficulty import TRAINED_SCORERS
 from hf_ext.errors import ConfigurationError
 from hf_ext.models.building import TextCNNArguments
@@ -103,11 +105,6 @@ def complete_distillation_values(values: dict[str, Any]) -> dict[str, Any]:
         ConfigurationError: If settings contradict each other or could have no effect.
     """
     values = _all_of_the_run(values, "A distillation trains, and compares teacher, student and control")
-    if values.get("find_learning_rate"):
-        raise ConfigurationError(
-            "learning_rate=auto: the range test knows no teacher. Find the student's rate with run_lr_finder.py first, "
-            "and pass it as a number."
-        )
     if values.get("curriculum") not in (None, "length", "rarity"):
         raise ConfigurationError(
             f"curriculum={values['curriculum']}: not all rows of a transfer set have a label and the columns of the "
@@ -141,6 +138,38 @@ def complete_distillation_values(values: dict[str, Any]) -> dict[str, Any]:
                 "vectors; leave one out."
             )
     return complete_training_values(values)
+
+
+def complete_multitask_values(values: dict[str, Any]) -> dict[str, Any]:
+    """
+    Add what the settings of a run on several tasks imply: those of a training run that does all that the data allows.
+
+    - Settings of the data that are given once are those of each task that does not have its own.
+    - The best model and an early end are chosen by `avg_score`, the mean of the tasks' main metrics.
+
+    Args:
+        values (`dict[str, Any]`): Field names -> given values.
+
+    Returns:
+        `dict[str, Any]`
+
+    Raises:
+        ConfigurationError: If settings contradict each other or could have no effect.
+    """
+    values = _all_of_the_run(values, "A run on several tasks trains and evaluates all of them")
+    _refuse_techniques_of_one_task(values)
+    metric = values.get("metric_for_best_model")
+    if values.get("load_best_model_at_end") and metric is None:
+        metric = values["metric_for_best_model"] = "avg_score"
+    if metric is not None:
+        values.setdefault("greater_is_better", not _is_less_better(metric, values.get("tasks", {})))
+    limits = ("patience", "threshold", "target", "divergence_threshold")
+    if metric is None and any(values.get(f"early_stopping_{name}") is not None for name in limits):
+        values.setdefault("early_stopping_metric", "avg_score")
+    values = complete_training_values(values)
+    of_all = {field.name: values[field.name] for field in dataclasses.fields(DataArguments) if field.name in values}
+    values["tasks"] = {name: {**of_all, **own} for name, own in values.get("tasks", {}).items()}
+    return values
 
 
 def complete_range_test_values(values: dict[str, Any]) -> dict[str, Any]:
@@ -200,6 +229,39 @@ def _all_of_the_run(values: dict[str, Any], why: str) -> dict[str, Any]:
     if left_out:
         raise ConfigurationError(f"{why}; {', '.join(left_out)}=false would leave a part out. Leave the flag out.")
     return {name: value for name, value in values.items() if name not in parts}
+
+
+def _is_less_better(metric: str, tasks: Iterable[str]) -> bool:
+    name = metric.removeprefix("eval_")
+    own = next((name.removeprefix(f"{task}_") for task in ("avg", *tasks) if name.startswith(f"{task}_")), name)
+    return own in LESS_IS_BETTER
+
+
+def _refuse_techniques_of_one_task(values: dict[str, Any]) -> None:
+    if values.get("find_learning_rate"):
+        raise ConfigurationError(
+            "learning_rate=auto: the recipe finds no rate for several tasks. Find one on each task with "
+            "run_lr_finder.py, and pass a number."
+        )
+    if values.get("curriculum") is not None:
+        raise ConfigurationError(
+            f"curriculum={values['curriculum']}: batches of several tasks have their own order (task_sampling). Leave "
+            "it out."
+        )
+    if values.get("augmentation_on_the_fly"):
+        raise ConfigurationError(
+            "augmentation_on_the_fly is not done with several tasks; leave it out, which stores the copies "
+            "(augmentation_factor)."
+        )
+    if values.get("num_labels") is not None:
+        raise ConfigurationError(
+            f"num_labels={values['num_labels']}: each task has its own number of classes, from its rows. Leave it out."
+        )
+    if values.get("label_smoothing_factor"):
+        raise ConfigurationError(
+            f"label_smoothing_factor={values['label_smoothing_factor']}: it is not done with several tasks. Leave it "
+            "out."
+        )
 
 
 def _refuse_settings_of_other_models(values: dict[str, Any]) -> None:

@@ -29,16 +29,25 @@ def task_of_config(config) -> Task:
     return Task(problem_type, [config.id2label[index] for index in range(config.num_labels)])
 
 
-def show_dry_run(record: RunRecord, data: TextData, notes: list[str], findings: PreflightReport | None = None) -> None:
-    """Print the resolved configuration, what the data holds, and what the preflight found."""
+def show_dry_run(
+    record: RunRecord,
+    data: TextData | dict[str, TextData],
+    notes: list[str],
+    findings: PreflightReport | None = None,
+) -> None:
+    """
+    Print the resolved configuration, what the data holds, and what the preflight found.
+
+    Args:
+        record ([`RunRecord`]): The run's facts.
+        data ([`TextData`] or `dict[str, TextData]`): The rows, or those of each task by its name.
+        notes (`list[str]`): What a reader has to know.
+        findings ([`PreflightReport`], *optional*): From [`check_data`].
+    """
     print(json.dumps(record.facts["arguments"], indent=2, default=str))
-    print(f"\nTask: {data.task.problem_type}, {len(data.task.label_names)} outputs")
-    for split, dataset in data.splits.items():
-        counts = ""
-        if data.task.problem_type == SINGLE_LABEL and "label" in dataset.column_names:
-            named = Counter(data.task.label_names[label] for label in dataset["label"])
-            counts = f" ({', '.join(f'{name} {count:,}' for name, count in named.most_common(20))})"
-        print(f"{split}: {len(dataset):,} rows{counts}")
+    for title, rows in data.items() if isinstance(data, dict) else [("Task", data)]:
+        print(f"\n{title}: {rows.task.problem_type}, {len(rows.task.label_names)} outputs")
+        _show_splits(rows)
     for note in notes:
         print(f"Note: {note}")
     if findings is not None:
@@ -156,3 +165,15 @@ def write_results(
     if scored:
         print(f"\n{results_table(scored, intervals)}")
     print(f"\nReport: {report}")
+
+
+# ---- Inside ----
+
+
+def _show_splits(data: TextData) -> None:
+    for split, dataset in data.splits.items():
+        counts = ""
+        if data.task.problem_type == SINGLE_LABEL and "label" in dataset.column_names:
+            named = Counter(data.task.label_names[label] for label in dataset["label"])
+            counts = f" ({', '.join(f'{name} {count:,}' for name, count in named.most_common(20))})"
+        print(f"{split}: {len(dataset):,} rows{counts}")

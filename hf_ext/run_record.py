@@ -42,11 +42,13 @@ RUN_FILES = (
     "run.json", "report.html", "README.md", "training.log", "config.json", "model.safetensors", "trainer_state.json",
     "train_results.json", "eval_results.json", "test_results.json", "all_results.json",
     "predictions_validation.jsonl", "predictions_test.jsonl", "training_args.bin",
-    "distillation.json", "begun.json", "finished.json",
+    "distillation.json", "multitask.json", "processing_classes", "begun.json", "finished.json",
     "preflight.json", "unfreezing.png", "curriculum.png", "cartography.png", "lr_finder.json", "lr_finder.png",
 )  # fmt: skip
 # Folders of models that belong to a run.
 PARTS = ("teacher", "control")
+# Folders that hold one such folder a task.
+GROUPS = ("tasks", "baselines")
 
 
 def check_output_dir(output_dir: str, overwrite: bool, checkpoint: str | None = None, model: str | None = None) -> Path:
@@ -102,11 +104,17 @@ def check_writable(path: Path, name: str) -> None:
 
 def clear_output_dir(path: Path) -> None:
     """Remove what an earlier run left in `path` and in the folders of its parts, and nothing else."""
-    for item in [item for folder in (path, *(path / part for part in PARTS)) for item in _held_run(folder)]:
+    for item in [item for folder in (path, *parts_of(path)) for item in _held_run(folder)]:
         if item.is_dir():
             shutil.rmtree(item)
         else:
             item.unlink()
+
+
+def parts_of(path: Path) -> list[Path]:
+    """The folders in `path`, there or not, that hold models of the run's parts; those of tasks if they are there."""
+    tasks = [folder for group in GROUPS for folder in sorted((path / group).glob("*")) if folder.is_dir()]
+    return [*(path / part for part in PARTS), *tasks]
 
 
 def start_training_log(path: Path) -> None:

@@ -12,6 +12,7 @@ from hf_ext.experiments.lr_finder import LRFinderArguments
 from hf_ext.experiments.teacher_and_control import TeacherArguments
 from hf_ext.models.building import TextCNNArguments
 from hf_ext.trainers.distillation_arguments import DistillationArguments
+from hf_ext.trainers.multitask_arguments import MultiTaskArguments
 
 # Section of run.json -> dataclass. A recipe takes those it needs; the others may stand in its files all the same.
 TRAINING_SETTINGS = {
@@ -34,4 +35,10 @@ DISTILLATION_SETTINGS = {
     "teacher": TeacherArguments,
     "distillation": DistillationArguments,
 }
-ALL_SETTINGS = {**TRAINING_SETTINGS, **DISTILLATION_SETTINGS, "preprocessing": PreprocessingArguments}
+MULTITASK_SETTINGS = {**TRAINING_SETTINGS, "multitask": MultiTaskArguments}
+ALL_SETTINGS = {
+    **TRAINING_SETTINGS,
+    **DISTILLATION_SETTINGS,
+    **MULTITASK_SETTINGS,
+    "preprocessing": PreprocessingArguments,
+}

@@ -25,7 +25,9 @@ from hf_ext import (
     build_model,
     build_student_trainer,
     check_data,
+    check_folders,
     check_same_run,
+    check_teacher,
     check_training_arguments,
     check_watched_metrics,
     clear_output_dir,
@@ -41,6 +43,7 @@ from hf_ext import (
     predict_splits,
     predict_with,
     readable_errors,
+    rehearse,
     show_dry_run,
     start_embeddings_from_teacher,
     start_training_log,
@@ -48,13 +51,13 @@ from hf_ext import (
     teacher_predictions,
     tokenize_splits,
     train_control,
+    train_student,
+    untrained_teacher,
     with_rows,
     write_distillation,
     write_preflight,
     write_results,
 )
-from hf_ext.experiments.before_distillation import check_folders, check_teacher, rehearse, untrained_teacher
-from hf_ext.experiments.distillation_run import train_student
 
 SPLITS = ("train", "validation", "test")
 

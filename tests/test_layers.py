@@ -95,6 +95,7 @@ LAYERS = {
     "trainers.task_inputs": 3,
     "trainers.task_losses": 3,
     "trainers.multitask": 3,
+    "trainers.multitask_arguments": 3,
     "trainers.base": 3,
     "trainers.distillation": 3,
     "trainers.distillation_checks": 3,
@@ -112,6 +113,10 @@ LAYERS = {
     "experiments.before_distillation": 4,
     "experiments.teacher_and_control": 4,
     "experiments.distillation_run": 4,
+    "experiments.distillation_results": 4,
+    "experiments.multitask_run": 4,
+    "experiments.single_task_baselines": 4,
+    "experiments.multitask_results": 4,
     "preparation": 4,
     "settings": 4,
     "assembly": 4,
@@ -164,6 +169,7 @@ def test_recipes_use_the_public_api_only():
         "run_distillation",
         "run_evaluation",
         "run_lr_finder",
+        "run_multitask",
         "run_preprocessing",
     ]
     for path in RECIPES:

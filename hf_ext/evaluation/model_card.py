@@ -3,6 +3,7 @@
 import math
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from hf_ext.evaluation.predictions import open_atomically
@@ -44,6 +45,7 @@ def write_model_card(
     run: dict,
     notes: list[str],
     library_name: str = "transformers",
+    usage: Sequence[str] = CARD_USAGE,
 ) -> Path:
     """
     Writes the `README.md` of a model folder: Hub metadata, results, how to load it, how it was trained.
@@ -54,6 +56,7 @@ def write_model_card(
         base_model (`str`, *optional*): Hub id, or folder, of the model that training started from.
         metrics, intervals, run, notes: As for [`write_report`].
         library_name (`str`, *optional*, defaults to `"transformers"`): Library that loads the model.
+        usage (`Sequence[str]`, *optional*): Lines that say how to; by default by `pipeline`.
     """
     facts = _card_facts(run)
     lines = ["---", _card_metadata(title, base_model, metrics.get("test", {}), facts, library_name), "---", ""]
@@ -62,7 +65,7 @@ def write_model_card(
         lines += [f"Fine-tuned from `{base_model if _is_hub_id(base_model) else Path(base_model).name}`.", ""]
     if metrics:
         lines += ["## Results", "", *_card_results(metrics, intervals), ""]
-    lines += ["## How to use", "", *CARD_USAGE, ""]
+    lines += ["## How to use", "", *usage, ""]
     if facts:
         lines += ["## Training", "", *(f"- {name}: `{value}`" for name, value in facts.items()), ""]
     if notes:

@@ -150,9 +150,22 @@ def rehearse(
             {**encoded, "train": rows},
             **others,
         )
-        trainer.add_callback(_Curtain())
-        with suppress(_CurtainFalls):
-            trainer.train()
+        begin_training(trainer)
+
+
+def begin_training(trainer: ExtendedTrainer) -> None:
+    """
+    Go as far as to the first step of a training, and no further.
+
+    Args:
+        trainer ([`ExtendedTrainer`]): Of no use afterwards.
+
+    Raises:
+        UsageError: With what a technique or the trainer says.
+    """
+    trainer.add_callback(_Curtain())
+    with suppress(_CurtainFalls):
+        trainer.train()
 
 
 # ---- Inside ----

@@ -1,11 +1,9 @@
 """The parts of a distillation, each of which a later call takes up where an earlier one was stopped."""
 
-import copy
 import dataclasses
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from accelerate import PartialState
 from datasets import Dataset, DatasetDict
 from transformers import (
@@ -17,17 +15,12 @@ from transformers import (
     TrainerState,
 )
 
-from hf_ext.arguments import ModelArguments
 from hf_ext.assembly import build_model, build_trainer, tokenize_splits
 from hf_ext.data.distillation_collator import add_logits_column
-from hf_ext.data.labels import Task
 from hf_ext.data.loading import TextData
 from hf_ext.data.teacher_logits import TeacherLogits, teacher_logits
 from hf_ext.data.transfer_set import TransferSet, build_transfer_set, read_unlabelled
 from hf_ext.errors import ConfigurationError
-from hf_ext.evaluation.comparison import Comparison, compare_models
-from hf_ext.evaluation.predictions import Predictions
-from hf_ext.evaluation.speed import compare_speed, model_cost
 from hf_ext.experiments.teacher_and_control import (
     FINISHED,
     StopAt,
@@ -38,10 +31,9 @@ from hf_ext.experiments.teacher_and_control import (
     teacher_training_arguments,
     train_once,
 )
-from hf_ext.models.building import load_tokenizer
 from hf_ext.models.teacher import Precision, Teacher
 from hf_ext.models.teacher_embeddings import teacher_word_vectors
-from hf_ext.results import PREFIXES, predict_splits
+from hf_ext.results import PREFIXES
 from hf_ext.run_record import write_json
 from hf_ext.trainers.base import ExtendedTrainer
 from hf_ext.trainers.distillation import DistillationTrainer
@@ -323,115 +315,4 @@ def train_control(
 
     depends_on = {name: vars(settings[name]) for name in ("model", "textcnn", "distillation", "augmentation")}
     depends_on |= {"data": data.fingerprint(), "steps": student.global_step, "seed": own.seed}
-    train_once(folder, make_trainer, depends_on, resume)
-
-
-def predict_with(folder: Path, settings: dict[str, Any], data: TextData, compute_metrics) -> dict[str, Predictions]:
-    """The predictions, by split, of the model in a folder of the run, with its metrics written beside it."""
-    trusted = settings["model"].trust_remote_code
-    model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=trusted)
-    tokenizer = load_tokenizer(str(folder), ModelArguments(model_name_or_path=str(folder), trust_remote_code=trusted))
-    own = copy.deepcopy(settings["training"])
-    own.output_dir, own.report_to, own.push_to_hub = str(folder), [], False
-    held_out = DatasetDict({split: rows for split, rows in data.splits.items() if split in PREFIXES})
-    encoded = tokenize_splits(tokenizer, settings["data"], own, held_out)
-    trainer = build_trainer(model, tokenizer, encoded, own, settings["run"], compute_metrics)
-    predictions, _ = predict_splits(trainer, data, encoded)
-    return predictions
-
-
-def teacher_predictions(settings: dict[str, Any], teacher: Teacher, data: TextData) -> dict[str, Predictions]:
-    """What the teacher says of the validation and test rows, in float32."""
-    return {
-        split: Predictions.from_logits(
-            ask(settings, teacher, data.texts(split), "float32").logits,
-            labels_of(rows, data.task),
-            data.texts(split),
-            problem_type=data.task.problem_type,
-            label_names=data.task.label_names,
-        )
-        for split, rows in data.splits.items()
-        if split in PREFIXES
-    }
-
-
-def labels_of(rows: Dataset, task: Task) -> np.ndarray | None:
-    """The labels of a split as an array; `None` if it has none."""
-    return np.asarray(rows["label"]) if "label" in rows.column_names else None
-
-
-def compare_distillation(
-    predictions: dict[str, dict[str, Predictions]],
-    models: dict[str, list[tuple[PreTrainedModel, PreTrainedTokenizerBase]]],
-    data: TextData,
-    max_length: int,
-) -> dict[str, Comparison]:
-    """
-    Teacher, distilled student and control on the test rows, or on the validation rows if those have no labels.
-
-    Args:
-        predictions (`dict[str, dict[str, Predictions]]`): By model, then by split.
-        models (`dict[str, list[tuple]]`): By model, the (model, tokenizer) pairs that it is made of; what costs what.
-        data ([`TextData`]): The texts that the speed is measured on.
-        max_length (`int`): To which they are cut, in each model's tokens.
-
-    Returns:
-        `dict[str, Comparison]`: By split; empty without labelled rows.
-    """
-    labelled = [
-        split for split in ("test", "validation") if split in data.splits and "label" in data.splits[split].features
-    ]
-    if not labelled:
-        return {}
-    split = labelled[0]
-    members = {_member(name, number): part for name, parts in models.items() for number, part in enumerate(parts)}
-    speeds = compare_speed(members, data.texts(split), max_length=max_length)
-    costs = {}
-    for name, parts in models.items():
-        own = [{**model_cost(model), **speeds[_member(name, n)]} for n, (model, _) in enumerate(parts)]
-        costs[name] = own[0] if len(own) == 1 else _added_up(own)
-    for own in costs.values():
-        own["speed_up"] = own["texts_per_second"] / costs[TEACHER]["texts_per_second"]
-    # One architecture, one cost.
-    costs[CONTROL] = costs[DISTILLED]
-    pairs = [(DISTILLED, CONTROL), (DISTILLED, TEACHER)]
-    return {split: compare_models({name: items[split] for name, items in predictions.items()}, pairs, costs)}
-
-
-def _member(name: str, number: int) -> str:
-    return name if not number else f"{name} {number + 1}"
-
-
-def _added_up(members: list[dict[str, Any]]) -> dict[str, Any]:
-    """What several models cost of which all are asked."""
-    together = {name: sum(costs[name] for costs in members) for name in ("parameters", "megabytes", "p50_ms", "p95_ms")}
-    return {**together, "texts_per_second": 1 / sum(1 / costs["texts_per_second"] for costs in members)}
-
-
-def write_distillation(
-    output_dir: Path,
-    predictions: dict[str, dict[str, Predictions]],
-    comparisons: dict[str, Comparison],
-    transfer: TransferSet,
-    steps: int,
-) -> None:
-    """
-    Write `distillation.json` and the predictions of teacher and control, and print the table.
-
-    Args:
-        output_dir (`Path`): The run's folder.
-        predictions (`dict[str, dict[str, Predictions]]`): By model, then by split.
-        comparisons (`dict[str, Comparison]`): From [`compare_distillation`].
-        transfer ([`TransferSet`]): What the student learnt from.
-        steps (`int`): Optimizer steps of the student and of the control.
-    """
-    for name in (TEACHER, CONTROL):
-        for split, items in predictions[name].items():
-            items.to_jsonl(output_dir / name / f"predictions_{split}.jsonl")
-    facts = {"steps": steps, "transfer_set": transfer.counts}
-    for split, comparison in comparisons.items():
-        facts |= {"split": split, **comparison.as_dict()}
-        print(f"\n{split}:\n{comparison.table()}\n")
-        for sentence in comparison.sentences:
-            print(sentence)
-    write_json(output_dir / "distillation.json", facts)
+    train_once(folder, make_trainer, depends_on, resume, student.global_step)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from accelerate import PartialState
 from transformers import PreTrainedConfig, TrainerCallback
-from transformers.trainer_utils import IntervalStrategy, SaveStrategy, get_last_checkpoint
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from hf_ext.arguments import ModelArguments, RecipeTrainingArguments
 from hf_ext.errors import ConfigurationError
@@ -153,9 +153,6 @@ class StopAt(TrainerCallback):
     def __init__(self, step: int):
         self.step = step
 
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.on_step_end(args, state, control)
-
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step >= self.step:
             control.should_training_stop = True
@@ -166,6 +163,7 @@ def train_once(
     make_trainer: Callable[[], ExtendedTrainer],
     settings: dict[str, Any],
     resume: bool,
+    last_step: int | None = None,
 ) -> bool:
     """
     Train a model into a folder of its own, unless an earlier call finished it with the same settings.
@@ -177,6 +175,8 @@ def train_once(
         make_trainer (`Callable`): Makes the trainer; not called when the model is there.
         settings (`dict`): JSON-able; what the model depends on.
         resume (`bool`): Whether what the folder holds may be used.
+        last_step (`int`, *optional*): Where [`StopAt`] ends the training. It is not continued from a checkpoint of that
+            step, because a trainer that goes on makes at least one more.
 
     Returns:
         `bool`: Whether it was trained now.
@@ -201,7 +201,7 @@ def train_once(
         folder.mkdir(parents=True, exist_ok=True)
         write_json(begun, settings)
     trainer = make_trainer()
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if resume and folder.is_dir() else None)
+    trainer.train(resume_from_checkpoint=_last_checkpoint(folder, last_step) if resume else None)
     trainer.save_model()
     trainer.save_state()
     state.wait_for_everyone()
@@ -209,3 +209,12 @@ def train_once(
         write_json(folder / FINISHED, {"steps": trainer.state.global_step})
     state.wait_for_everyone()
     return True
+
+
+# ---- Inside ----
+
+
+def _last_checkpoint(folder: Path, before: int | None) -> str | None:
+    steps = {int(path.name.split("-")[1]): path for path in folder.glob("checkpoint-*") if path.name[11:].isdigit()}
+    earlier = [step for step in steps if before is None or step < before]
+    return str(steps[max(earlier)]) if earlier else None

@@ -265,7 +265,7 @@ class DistillationTrainer(ExtendedTrainer):
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         labels = inputs.get("labels")
         if labels is not None:
-            own = labelled_rows(labels[: self._own_rows(inputs)])
+            own = labelled_rows(labels)[: self._own_rows(inputs)]
             self._evaluated += torch.tensor([float(own.sum()), float(len(own))])
         return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
 

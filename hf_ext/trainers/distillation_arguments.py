@@ -34,8 +34,10 @@ class DistillationArguments:
     )
     unlabelled_files: list[str] | str | None = field(
         default=None,
-        metadata={"help": "More texts for the teacher to label, in files separated by commas: any format of training files, or "
-            ".txt, a text a line."},
+        metadata={
+            "help": "More texts for the teacher to label, in files separated by commas: any format of training "
+            "files, or .txt, a text a line."
+        },
     )
     student_embeddings: Literal["random", "teacher"] = field(
         default="random",

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import runpy
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from hf_ext import ConfigurationError, DataError, UsageError, build_word_tokenizer
@@ -23,7 +24,9 @@ from hf_ext.evaluation import speed
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "run_distillation.py"
 INTERRUPTED = Path(__file__).with_name("interrupted_distillation.py")
-WORDS = "good great fine lovely superb bad awful poor dull weak the film was a very plot actor scene and of".split()
+GOOD, BAD = ["good", "great", "fine", "lovely", "superb"], ["bad", "awful", "poor", "dull", "weak"]
+WORDS = [*GOOD, *BAD, "the", "film", "was", "a", "very", "plot", "actor", "scene", "and", "of"]
+VECTORS = "encoder.embeddings.word_embeddings.weight"
 CNN = ["--model_type", "textcnn", "--embed_size", "8", "--num_filters", "4"]
 SHORT = ["--num_train_epochs", "2", "--per_device_train_batch_size", "16", "--logging_steps", "1"]
 SHORT += ["--disable_tqdm", "true", "--use_cpu", "true", "--report_to", "none", "--learning_rate", "1e-2"]
@@ -167,12 +170,9 @@ def test_the_student_loads_in_another_process(distil, teacher, output_dir, tmp_p
 
 
 def test_the_control_is_what_a_training_without_a_teacher_gives(
-    distil, run_classification, flags, teacher, output_dir, tmp_path
+    distil, run_classification, teacher, output_dir, tmp_path
 ):
     distil("--teacher_name_or_path", teacher, "--alpha", 0, "--label_smoothing_factor", 0.1)
-    plain = [
-        flag for flag in flags if not flag.startswith("--teacher") and flag != str(tmp_path / "kept") and flag != "1"
-    ]
     plain = [*CNN, *SHORT[: SHORT.index("--teacher_num_train_epochs")], "--mixed_precision", "no"]
     files = ["--train_file", str(tmp_path / "train.json"), "--test_file", str(tmp_path / "test.json")]
     run_classification([*plain, *files, "--label_smoothing_factor", "0.1", "--output_dir", str(tmp_path / "plain")])
@@ -227,7 +227,8 @@ def test_what_the_teacher_predicts_is_its_own_answer(distil, write_data, tmp_pat
         order = [softmaxes[0], *(probabilities[:, ::-1] for probabilities in softmaxes[1:])]
         expected = np.mean(order, axis=0)
         found = [[row["probabilities"][name] for name in names] for row in predicted]
-    assert np.allclose(found, expected, atol=1e-4)
+    # The answers are kept with half precision.
+    assert np.allclose(found, expected, atol=1e-3)
     assert (output_dir / "distillation.json").is_file()
 
 
@@ -259,7 +260,7 @@ def test_a_student_with_fewer_layers_takes_none_from_its_teacher(run_distillatio
 def test_word_vectors_from_the_teacher(distil, teacher, output_dir):
     rate = ("--learning_rate", "1e-9")
     distil("--teacher_name_or_path", teacher, "--student_embeddings", "teacher", *rate)
-    student, control = (weights(folder)["encoder.embeddings.weight"] for folder in (output_dir, output_dir / "control"))
+    student, control = (weights(folder)[VECTORS] for folder in (output_dir, output_dir / "control"))
     assert not torch.allclose(student, control)
     assert student.std() == pytest.approx(0.25 / 3**0.5, rel=0.1)
     assert student[0].abs().max() == 0
@@ -279,7 +280,7 @@ def test_word_vectors_for_a_tokenizer_with_other_special_tokens(distil, teacher,
     )
     tokenizer = AutoTokenizer.from_pretrained(output_dir)
     assert tokenizer.pad_token == "[PAD]"
-    assert weights(output_dir)["encoder.embeddings.weight"][tokenizer.pad_token_id].abs().max() == 0
+    assert weights(output_dir)[VECTORS][tokenizer.pad_token_id].abs().max() == 0
 
 
 @pytest.mark.parametrize("way", ["stored", "on the fly"])
@@ -469,8 +470,6 @@ def test_going_on_with_something_else_is_refused(distil, run_distillation, flags
 def spoil(path, change):
     state = load_file(Path(path) / "model.safetensors")
     change(state)
-    from safetensors.torch import save_file
-
     save_file(state, Path(path) / "model.safetensors", metadata={"format": "pt"})
 
 
@@ -495,7 +494,7 @@ def test_teachers_that_cannot_teach(refused, tmp_path, teacher, tiny_bert):
     assert "Only the teacher has 'neutral'; only the student has 'positive'" in message
     nan = save_classifier(tmp_path / "nan")
     spoil(nan, lambda state: state["classifier.bias"].fill_(float("nan")))
-    assert "not a finite number" in refused("--teacher_name_or_path", nan) or True
+    assert "finite" in refused("--teacher_name_or_path", nan)
     assert "is no classifier yet" in refused("--teacher_name_or_path", f"{teacher},{tiny_bert}")
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "config.json").write_text('{"model_type": "bert"}')
@@ -519,7 +518,7 @@ REFUSED = {
     "temperature": (["--temperature", "0"], "temperature is 0.0; it must be a number above 0"),
     "alpha": (["--alpha", "1.5"], r"alpha is 1.5; it must be a number from 0"),
     "final": (["--final_alpha", "-1"], "final_alpha is -1.0"),
-    "rate": (["--learning_rate", "auto"], "the range test knows no teacher"),
+    "rate": (["--learning_rate", "auto"], "learning_rate is 'auto'; it must be a number"),
     "key": (["--temprature", "2"], "Did you mean 'temperature'"),
     "curriculum": (["--curriculum", "cross_review"], "curriculum=cross_review"),
     "fly": (["--augmentation_enabled", "true", "--augmentation_on_the_fly", "true"], "--teacher_logits online"),
@@ -539,8 +538,6 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 @pytest.mark.parametrize("teacher_kind", ["classifier", "encoder"])
 def test_refused_before_anything_is_written(refused, teacher, tiny_bert, name, teacher_kind):
-    import re
-
     more, message = REFUSED[name]
     path = teacher if teacher_kind == "classifier" else tiny_bert
     assert re.search(message, refused("--teacher_name_or_path", path, *more))

@@ -1,0 +1,109 @@
+"""Train one encoder on several tasks, each with a head of its own, and say what they gained from each other.
+
+    accelerate launch recipes/run_multitask.py configs/multitask/mrpc_sst2_trec6.json --single_task_baselines
+    accelerate launch recipes/run_multitask.py --model_name_or_path DIR_OR_HUB_NAME --output_dir outputs/two \\
+        --tasks '{"mood": {"train_file": "mood.json"}, "topic": {"train_file": "topic.csv", "weight": 0.5}}'
+
+A task takes the settings of the section `data`, and a weight; what is given outside holds for all tasks. A task without
+validation rows gets a part of its training rows. output_dir holds the multi-task model, tasks/<task> each task's plain
+model with its predictions, and report.html all results. --single_task_baselines trains each task alone as well
+(baselines/<task>), for exactly as many steps as it was given, and tests the difference. --resume_from_checkpoint true
+continues an interrupted run at whichever of its parts it was in.
+"""
+
+import sys
+
+from accelerate import PartialState
+
+from hf_ext import (
+    ALL_SETTINGS,
+    MULTITASK_SETTINGS,
+    RunRecord,
+    build_multitask_trainer,
+    build_task_models,
+    check_same_run,
+    check_task_folders,
+    check_tasks,
+    check_training_arguments,
+    check_watched_tasks,
+    clear_output_dir,
+    compare_tasks,
+    complete_multitask_values,
+    distillation_resume_point,
+    export_tasks,
+    load_tasks,
+    parse_arguments,
+    readable_errors,
+    rehearse_tasks,
+    save_task_metrics,
+    show_dry_run,
+    start_training_log,
+    tasks_fingerprint,
+    train_baselines,
+    train_tasks,
+    write_multitask,
+    write_preflight,
+)
+
+
+def main(argv: list[str]) -> None:
+    parsed = parse_arguments(
+        MULTITASK_SETTINGS.values(), argv, __doc__, complete=complete_multitask_values, others=ALL_SETTINGS.values()
+    )
+    settings = dict(zip(MULTITASK_SETTINGS, parsed, strict=True))
+    model_args, training_args, run_args = settings["model"], settings["training"], settings["run"]
+    record = RunRecord(argv, settings)
+    check_training_arguments(training_args)
+    resume, checkpoint = distillation_resume_point(training_args)
+    held = (checkpoint or training_args.output_dir) if resume else None
+    output_dir = check_task_folders(settings, held)
+
+    tasks, notes = load_tasks(settings)
+    notes += check_watched_tasks(settings, tasks) + settings["later"].notes()
+    notes += training_args.precision_notes(run_args.mixed_precision)
+    record.add(data=tasks_fingerprint(tasks), notes=notes)
+    if resume:
+        begun = checkpoint or str(output_dir / "run")
+        check_same_run(begun, record.facts["arguments"], record.facts["data"], run_args.allow_changed_unfreezing)
+    models, built = build_task_models(settings, tasks)
+    findings = check_tasks(settings, tasks)
+    notes += built + rehearse_tasks(settings, models, tasks)
+    if run_args.dry_run and PartialState().is_main_process:
+        show_dry_run(record, {name: task.data for name, task in tasks.items()}, notes, findings)
+    if settings["preflight"].preflight == "error":
+        findings.raise_if_failed()
+    if run_args.dry_run:
+        return
+
+    def begin() -> None:
+        if run_args.overwrite and not resume:
+            clear_output_dir(output_dir)
+        start_training_log(output_dir)
+        record.write(output_dir)
+        write_preflight(output_dir, findings)
+        for note in notes:
+            print(f"Note: {note}")
+
+    # Nothing was written so far.
+    PartialState().wait_for_everyone()
+    if training_args.should_save:
+        begin()
+    trainer = build_multitask_trainer(settings, models, tasks)
+    train_tasks(trainer, output_dir, checkpoint, resume)
+    together = export_tasks(settings, tasks, trainer, output_dir)
+    save_task_metrics(trainer, together)
+    alone = {}
+    if settings["multitask"].single_task_baselines:
+        alone = train_baselines(settings, tasks, trainer, output_dir, resume)
+    if trainer.is_world_process_zero():
+        base = model_args.name or model_args.model_name_or_path or "TextCNN"
+        title = f"{base} on {', '.join(tasks)}"
+        compared = compare_tasks(together, alone)
+        write_multitask(output_dir, title, settings, tasks, trainer, together, alone, compared, record, notes, findings)
+    if training_args.push_to_hub:
+        trainer.push_to_hub()
+
+
+if __name__ == "__main__":
+    with readable_errors("run_multitask.py"):
+        main(sys.argv[1:])

@@ -1,0 +1,37 @@
+"""The recipe as a process of its own that ends, as by a power cut, in one of its parts; for `runpy.run_path`."""
+
+import os
+import runpy
+import signal
+import sys
+from pathlib import Path
+
+from hf_ext import ExtendedTrainer, readable_errors
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "run_multitask.py"
+
+
+def kill_in_training(part: str, step: int) -> None:
+    """End before the step after `step` of the training into the folder `part`."""
+    plain = ExtendedTrainer.training_step
+
+    def training_step(self, *args, **kwargs):
+        if Path(self.args.output_dir).name == part and self.state.global_step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return plain(self, *args, **kwargs)
+
+    ExtendedTrainer.training_step = training_step
+
+
+def main(argv: list[str], part: str | None, moment: int) -> None:
+    if part is not None:
+        kill_in_training(part, moment)
+    recipe = runpy.run_path(str(RECIPE))
+    with open(os.devnull, "w") as nothing:
+        sys.stdout = nothing
+        with readable_errors("run_multitask.py"):
+            recipe["main"](argv)
+
+
+if __name__ == "interrupted":
+    main(ARGV, PART, MOMENT)  # noqa: F821 (given by `runpy.run_path`)
