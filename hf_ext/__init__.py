@@ -32,7 +32,7 @@ from hf_ext.checks import (
     check_same_run,
     check_training_arguments,
     check_watched_metrics,
-    distillation_resume_point,
+    resume_point_of_parts,
     resume_point,
 )
 from hf_ext.configuration import parse_arguments
@@ -236,7 +236,7 @@ __all__ = [
     "describe_plan",
     "difficulty_scores",
     "distillation_loss",
-    "distillation_resume_point",
+    "resume_point_of_parts",
     "exact_duplicates",
     "exact_mcnemar",
     "export_tasks",

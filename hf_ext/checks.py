@@ -203,9 +203,16 @@ def check_watched_names(
             )
 
 
-def distillation_resume_point(training_args: TrainingArguments) -> tuple[bool, str | None]:
+def resume_point_of_parts(training_args: TrainingArguments) -> tuple[bool, str | None]:
     """
-    Whether a distillation is to be continued, and the student's checkpoint, if it has come to that.
+    Whether a run that trains several models is to be continued, and the checkpoint of the main one, if it has come to
+    that.
+
+    Args:
+        training_args ([`~transformers.TrainingArguments`]): `resume_from_checkpoint` and `output_dir`.
+
+    Returns:
+        `tuple[bool, str | None]`
 
     Raises:
         ConfigurationError: If there is nothing to continue.

@@ -62,6 +62,7 @@ def parse_arguments(
     values: dict[str, Any] = {}
     for path in files:
         found = _resolve(_flatten(read_configuration(path), in_files, path), in_files, str(path))
+        _refuse_lost_switches(found, fields, path)
         values.update({name: value for name, value in found.items() if name in fields})
     values.update(_resolve(parser.given(rest), fields, COMMAND_LINE))
     if complete is not None:
@@ -328,6 +329,15 @@ def _given_fields(content: Any, dataclass_type: type, where: str) -> dict[str, A
     if not isinstance(content, dict):
         raise ConfigurationError(f"{where} is {content!r}; it must be an object of settings.")
     return _resolve({str(key): value for key, value in content.items()}, _typed_fields([dataclass_type]), where)
+
+
+def _refuse_lost_switches(found: dict[str, Any], fields: dict[str, Any], path: Path) -> None:
+    """A value that only another recipe understands would leave this one's field to its default."""
+    for (name, value), switch in SWITCHES.items():
+        if found.get(switch) and name in fields and switch not in fields:
+            raise ConfigurationError(
+                f"{path}: {name} is {value!r}; this recipe takes a number only, which run_lr_finder.py can find."
+            )
 
 
 def _instantiate(dataclass_type: type, values: dict[str, Any]):

@@ -33,7 +33,7 @@ from hf_ext import (
     clear_output_dir,
     compare_distillation,
     complete_distillation_values,
-    distillation_resume_point,
+    resume_point_of_parts,
     fine_tune_teacher,
     label_transfer_set,
     load_teachers,
@@ -80,7 +80,7 @@ def main(argv: list[str]) -> None:
     model_args, data_args, training_args, run_args = (settings[name] for name in ("model", "data", "training", "run"))
     record = RunRecord(argv, settings)
     check_training_arguments(training_args)
-    resume, checkpoint = distillation_resume_point(training_args)
+    resume, checkpoint = resume_point_of_parts(training_args)
     output_dir = check_folders(settings, (checkpoint or training_args.output_dir) if resume else None)
     ready = teacher_is_ready(settings)
 

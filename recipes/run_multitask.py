@@ -29,7 +29,7 @@ from hf_ext import (
     clear_output_dir,
     compare_tasks,
     complete_multitask_values,
-    distillation_resume_point,
+    resume_point_of_parts,
     export_tasks,
     load_tasks,
     parse_arguments,
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
     model_args, training_args, run_args = settings["model"], settings["training"], settings["run"]
     record = RunRecord(argv, settings)
     check_training_arguments(training_args)
-    resume, checkpoint = distillation_resume_point(training_args)
+    resume, checkpoint = resume_point_of_parts(training_args)
     held = (checkpoint or training_args.output_dir) if resume else None
     output_dir = check_task_folders(settings, held)
 

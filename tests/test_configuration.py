@@ -611,6 +611,12 @@ def test_techniques_that_are_not_here_yet_say_so(parse, write):
     assert note.startswith("No effect in this run: ") and "wandb" in note
 
 
+def test_a_rate_that_only_other_recipes_can_find_is_refused(write):
+    file = write("a.json", {"learning_rate": "auto"})
+    with pytest.raises(ConfigurationError, match=r"a.json: learning_rate is 'auto'; this recipe takes a number only"):
+        parse_arguments((RecipeTrainingArguments,), [file], "A test.", others=ALL_SETTINGS.values())
+
+
 def test_a_file_may_hold_settings_of_other_recipes(parse, write):
     shared = write("a.yaml", "data:\n  max_seq_length: 9\npreprocessing:\n  clean_html: true\n")
     assert parse(shared, others=ALL_SETTINGS.values()).max_seq_length == 9
