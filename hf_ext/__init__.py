@@ -32,8 +32,8 @@ from hf_ext.checks import (
     check_same_run,
     check_training_arguments,
     check_watched_metrics,
-    resume_point_of_parts,
     resume_point,
+    resume_point_of_parts,
 )
 from hf_ext.configuration import parse_arguments
 from hf_ext.data.augmentation import AugmentationArguments, DataAugmenter
@@ -236,7 +236,6 @@ __all__ = [
     "describe_plan",
     "difficulty_scores",
     "distillation_loss",
-    "resume_point_of_parts",
     "exact_duplicates",
     "exact_mcnemar",
     "export_tasks",
@@ -275,6 +274,7 @@ __all__ = [
     "report_table",
     "results_table",
     "resume_point",
+    "resume_point_of_parts",
     "save_task_metrics",
     "show_dry_run",
     "soft_target_loss",
