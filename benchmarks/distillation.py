@@ -161,7 +161,7 @@ def students(args) -> None:
             "seed": seed,
             "output_dir": str(folder),
         }
-        if folder.exists():
+        if (folder / "run.json").is_file():
             settings["resume_from_checkpoint"] = "true"
         started = time.perf_counter()
         run_recipe("run_distillation.py", settings, args.work_dir / "logs" / f"{name}_{seed}.log")
@@ -190,7 +190,8 @@ def speed(args) -> None:
             cnn_args = TextCNNArguments(vocab_size=60000, embed_size=width, num_filters=filters)
             model, tokenizer, _ = build_textcnn(model_args, cnn_args, data.task, data.texts("train"), length)
             models[f"{width} d, {filters} filters"] = (model, tokenizer)
-        measured = compare_speed(models, data.texts("test"), max_length=length, rounds=args.rounds, seconds=60)
+        lengths = {model: length if model == "teacher" else STUDENT[name]["max_seq_length"] for model in models}
+        measured = compare_speed(models, data.texts("test"), max_length=lengths, rounds=args.rounds, seconds=60)
         for model, costs in measured.items():
             rows.append({"set": name, "model": model, "threads": args.threads, **costs})
             print(rows[-1], flush=True)
@@ -269,7 +270,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=list(FILES), default=list(FILES))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--shard", default="0/1", help="which part of the students this process trains, as 0/2")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--texts", type=int, default=4000, help="that are labelled in each round")
     args = parser.parse_args()

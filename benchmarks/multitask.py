@@ -34,6 +34,9 @@ TRAINING = {
     "learning_rate": 5e-5,
     "warmup_steps": 0.06,
     "weight_decay": 0.01,
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "avg_score",
+    "save_total_limit": 1,
     "preflight": "off",
     "report_to": "none",
 }

@@ -20,6 +20,20 @@ WITHOUT_CONSEQUENCE = ("teacher_cache_dir", "tasks", "single_task_baselines")
 # What in the section "model" decides which weights there are.
 SHAPES = ("model_name_or_path", "model_type", "config_name", "tokenizer_name", "num_hidden_layers")
 
+# What in the section "training" decides the weights.
+LEARNING = (
+    "learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps",
+    "optim", "optim_args", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm",
+    "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "label_smoothing_factor", "train_sampling_strategy",
+    "seed", "data_seed", "bf16", "fp16",
+)  # fmt: skip
+
+
+def learning_settings(training_args: TrainingArguments) -> dict[str, Any]:
+    """What decides how a model learns, JSON-able."""
+    settings = training_args.to_dict()
+    return {name: settings[name] for name in LEARNING}
+
 
 def check_training_arguments(training_args: TrainingArguments) -> None:
     """
@@ -95,13 +109,17 @@ def check_same_run(
         "distillation": "distillation",
         "multitask": "way of learning several tasks",
     }
+    if {"teacher", "multitask"} & set(arguments):
+        # Its models are compared with each other.
+        sections["training"] = "training"
     if not allow_changed_unfreezing:
         sections["unfreezing"] = "unfreezing schedule"
     for section, meaning in sections.items():
         if section not in arguments:
             continue
         before, now = record["arguments"].get(section), arguments[section]
-        names = SHAPES if section == "model" else [name for name in now if name not in WITHOUT_CONSEQUENCE]
+        names = {"model": SHAPES, "training": LEARNING}.get(section, now)
+        names = [name for name in names if name not in WITHOUT_CONSEQUENCE]
         changed = [
             f"{name} ({(before or {}).get(name)} then, {now[name]} now)"
             for name in names

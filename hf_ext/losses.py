@@ -34,7 +34,8 @@ def soft_target_loss(
 
     As $T$ grows, `"kl"` of a single label tends to $\frac{1}{2C} \sum_c (d_c - \bar d)^2$, where $d$ is the difference
     of the logits of $C$ classes: half the `"mse"` of centred logits. Of two classes only the difference of the two
-    logits matters, and a $T$ above 4 changes next to nothing.
+    logits matters, and $T$ only bends how its error is counted; where the logits lie within a few $T$ of each other
+    a greater $T$ changes little.
 
     Args:
         student_logits (`torch.Tensor` of shape `(rows, num_labels)`): With gradient.

@@ -116,7 +116,7 @@ def main(argv: list[str]) -> None:
         return build_student_trainer(settings, model, tokenizer, encoded, teacher, compute_metrics, callbacks)
 
     # Nothing was written so far, nor is it before teacher, trainer and techniques have looked at their settings.
-    check_teacher(settings, teacher, model, transfer)
+    check_teacher(settings, teacher, ready, model, transfer)
     encoded = tokenize_splits(tokenizer, data_args, training_args, data.splits)
     rehearse(student_trainer, settings, model, tokenizer, encoded)
     if run_args.dry_run and PartialState().is_main_process:
@@ -163,9 +163,9 @@ def main(argv: list[str]) -> None:
     answers["control"] = predict_with(output_dir / "control", settings, given, compute_metrics)
     if trainer.is_world_process_zero():
         say("\nTeacher, student and control are compared.")
-        members = [(member.model, member.tokenizer) for member in load_teacher().members]
-        models = {"teacher": members, "distilled": [(trainer.model, tokenizer)]}
-        comparisons = compare_distillation(answers, models, given, data_args.max_seq_length)
+        members = [(member.model, member.tokenizer, member.max_length) for member in load_teacher().members]
+        models = {"teacher": members, "distilled": [(trainer.model, tokenizer, tokenizer.model_max_length)]}
+        comparisons = compare_distillation(answers, models, given)
         write_distillation(output_dir, answers, comparisons, transfer, trainer.state.global_step)
         base = model_args.model_name_or_path
         title = f"{model_args.name or base or 'TextCNN'}, distilled"

@@ -60,11 +60,11 @@ def teacher_logits(
     """
     Ask a teacher for its logits on texts, or find them in the cache.
 
-    Each different text is asked once, the longest ones first, in batches of equal lengths. Logits are kept by text,
-    teacher (its weights, configuration and tokenizer), greatest length and number format; with anything else they are
-    never used. They are written every 4,096 texts or 30 seconds, so that labelling that was interrupted goes on from
-    there. On several processes all of them have to call this with the same texts: each labels a part, and all get the
-    same.
+    Each different text is asked once, the longest ones first, in batches of about equal lengths. Logits are kept by
+    text, teacher (its weights, configuration and tokenizer), greatest length and number format; with anything else
+    they are never used. They are written every 4,096 texts or 30 seconds, so that labelling that was interrupted goes
+    on from there. On several processes all of them have to call this with the same texts: each labels a part, and all
+    get the same.
 
     Args:
         texts (`Sequence`): Strings, or pairs of them. Repeats are allowed.

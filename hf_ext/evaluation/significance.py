@@ -142,7 +142,7 @@ def paired_bootstrap(
 
     The interval is the percentile interval of the resampled differences. The p value is two-sided, by inversion of that
     interval: twice the share of resamples on the other side of 0 (or on it), each share counted as (k + 1) / (n + 1)
-    so that it is never 0 (Davison & Hinkley 1997, section 4.2.2). It asks whether the metric itself differs, and does
+    so that it is never 0 (Davison & Hinkley 1997, chapter 4). It asks whether the metric itself differs, and does
     not presume, as exchanging the models' answers row by row would, that their outputs are on one scale.
 
     Args:

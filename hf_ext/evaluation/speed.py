@@ -50,7 +50,7 @@ def compare_speed(
     models: dict[str, tuple[nn.Module, Any]],
     texts: Texts,
     *,
-    max_length: int,
+    max_length: int | dict[str, int],
     batch_size: int = 32,
     rounds: int = 5,
     latency_texts: int = 200,
@@ -74,7 +74,7 @@ def compare_speed(
         models (`dict[str, tuple]`):
             Name -> (sequence classifier, its tokenizer). The first is what the others' speed-up refers to.
         texts (`list[str]` or `list[tuple[str, str]]`): Texts, or pairs of texts.
-        max_length (`int`): Tokens at which texts are cut.
+        max_length (`int` or `dict[str, int]`): Tokens at which texts are cut; by model, if they differ.
         batch_size (`int`, *optional*, defaults to 32): Texts a batch, for throughput.
         rounds (`int`, *optional*, defaults to 5): Repetitions.
         latency_texts (`int`, *optional*, defaults to 200):
@@ -92,7 +92,17 @@ def compare_speed(
     Raises:
         ConfigurationError: If there is nothing to measure.
     """
-    numbers = {"max_length": max_length, "batch_size": batch_size, "rounds": rounds, "latency_texts": latency_texts}
+    lengths = max_length if isinstance(max_length, dict) else dict.fromkeys(models, max_length)
+    if set(lengths) != set(models):
+        raise ConfigurationError(
+            f"compare_speed: max_length names {', '.join(lengths)}; the models are {', '.join(models)}."
+        )
+    numbers = {
+        "max_length": min(lengths.values(), default=1),
+        "batch_size": batch_size,
+        "rounds": rounds,
+        "latency_texts": latency_texts,
+    }
     for name, value in {
         **numbers,
         "seconds": seconds,
@@ -101,14 +111,14 @@ def compare_speed(
     }.items():
         if not value > 0:
             raise ConfigurationError(f"compare_speed: {name} is {value}; it must be positive.")
-    runners = {name: _Runner(*pair, max_length) for name, pair in models.items()}
+    runners = {name: _Runner(*pair, lengths[name]) for name, pair in models.items()}
     with _evaluating([model for model, _ in models.values()]), torch.inference_mode():
         plan = _probe(runners, texts, batch_size, rounds, latency_texts, seconds)
         rates, latencies = _measure(runners, plan, batch_size)
     first = rates[next(iter(rates))]
     setting = {
         "texts": len(plan.texts), "rounds": plan.rounds, "latency_texts": len(plan.single),
-        "batch_size": batch_size, "max_length": max_length, "threads": torch.get_num_threads(),
+        "batch_size": batch_size, "threads": torch.get_num_threads(),
     }  # fmt: skip
     results = {}
     for name, values in rates.items():
@@ -119,6 +129,7 @@ def compare_speed(
             "p50_ms": 1000 * float(p50),
             "p95_ms": 1000 * float(p95),
             **setting,
+            "max_length": lengths[name],
             "device": str(runners[name].device),
         }
     return results

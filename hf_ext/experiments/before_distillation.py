@@ -77,13 +77,16 @@ def untrained_teacher(settings: dict[str, Any], data: TextData, student_config: 
     return Teacher.load(model, tokenizer, student_config=student_config, max_length=length)
 
 
-def check_teacher(settings: dict[str, Any], teacher: Teacher, model: PreTrainedModel, transfer: TransferSet) -> None:
+def check_teacher(
+    settings: dict[str, Any], teacher: Teacher, trained: bool, model: PreTrainedModel, transfer: TransferSet
+) -> None:
     """
     Ask a teacher about the first texts, and see that the student's word vectors can be had from it.
 
     Args:
         settings (`dict[str, Any]`): Section -> dataclass.
-        teacher ([`Teacher`]): Trained or not.
+        teacher ([`Teacher`]): As it is, or with a new head.
+        trained (`bool`): Which of the two.
         model ([`~transformers.PreTrainedModel`]): The student.
         transfer ([`TransferSet`]): The texts.
 
@@ -91,7 +94,9 @@ def check_teacher(settings: dict[str, Any], teacher: Teacher, model: PreTrainedM
         DataError: If its answers are not finite.
         ConfigurationError: If they are probabilities, or it is too narrow for the word vectors.
     """
-    teacher.logits(teacher.collate(transfer.texts()[:TRIAL_TEXTS]))
+    if trained:
+        # A new head says nothing yet, and may by chance look as if it gave probabilities.
+        teacher.logits(teacher.collate(transfer.texts()[:TRIAL_TEXTS]))
     if settings["distillation"].student_embeddings != "teacher":
         return
     name, config = teacher.members[0].name, teacher.members[0].model.config

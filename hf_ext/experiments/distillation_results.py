@@ -62,18 +62,17 @@ def labels_of(rows: Dataset, task: Task) -> np.ndarray | None:
 
 def compare_distillation(
     predictions: dict[str, dict[str, Predictions]],
-    models: dict[str, list[tuple[PreTrainedModel, PreTrainedTokenizerBase]]],
+    models: dict[str, list[tuple[PreTrainedModel, PreTrainedTokenizerBase, int]]],
     data: TextData,
-    max_length: int,
 ) -> dict[str, Comparison]:
     """
     Teacher, distilled student and control on the test rows, or on the validation rows if those have no labels.
 
     Args:
         predictions (`dict[str, dict[str, Predictions]]`): By model, then by split.
-        models (`dict[str, list[tuple]]`): By model, the (model, tokenizer) pairs that it is made of; what costs what.
+        models (`dict[str, list[tuple]]`):
+            By model, what it is made of: model, tokenizer, and the length in tokens to which it reads.
         data ([`TextData`]): The texts that the speed is measured on.
-        max_length (`int`): To which they are cut, in each model's tokens.
 
     Returns:
         `dict[str, Comparison]`: By split; empty without labelled rows.
@@ -85,13 +84,17 @@ def compare_distillation(
         return {}
     split = labelled[0]
     members = {_member(name, number): part for name, parts in models.items() for number, part in enumerate(parts)}
-    speeds = compare_speed(members, data.texts(split), max_length=max_length)
+    pairs = {name: (model, tokenizer) for name, (model, tokenizer, _) in members.items()}
+    lengths = {name: length for name, (_, _, length) in members.items()}
+    speeds = compare_speed(pairs, data.texts(split), max_length=lengths)
     costs = {}
     for name, parts in models.items():
-        own = [{**model_cost(model), **speeds[_member(name, n)]} for n, (model, _) in enumerate(parts)]
+        own = [{**model_cost(model), **speeds[_member(name, n)]} for n, (model, *_) in enumerate(parts)]
         costs[name] = own[0] if len(own) == 1 else _added_up(own)
-    for own in costs.values():
-        own["speed_up"] = own["texts_per_second"] / costs[TEACHER]["texts_per_second"]
+    if len(models[TEACHER]) > 1:
+        for own in costs.values():
+            own["speed_up"] = own["texts_per_second"] / costs[TEACHER]["texts_per_second"]
+            own.pop("speed_up_range", None)
     # One architecture, one cost.
     costs[CONTROL] = costs[DISTILLED]
     pairs = [(DISTILLED, CONTROL), (DISTILLED, TEACHER)]

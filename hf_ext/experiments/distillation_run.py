@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from hf_ext.assembly import build_model, build_trainer, tokenize_splits
+from hf_ext.checks import learning_settings
 from hf_ext.data.distillation_collator import add_logits_column
 from hf_ext.data.loading import TextData
 from hf_ext.data.teacher_logits import TeacherLogits, teacher_logits
@@ -314,5 +315,6 @@ def train_control(
         return build_trainer(model, tokenizer, encoded, own, settings["run"], compute_metrics, stopping, augmenter)
 
     depends_on = {name: vars(settings[name]) for name in ("model", "textcnn", "distillation", "augmentation")}
-    depends_on |= {"data": data.fingerprint(), "steps": student.global_step, "seed": own.seed}
+    depends_on |= {"data": data.fingerprint(), "steps": student.global_step}
+    depends_on["training"] = learning_settings(settings["training"])
     train_once(folder, make_trainer, depends_on, resume, student.global_step)

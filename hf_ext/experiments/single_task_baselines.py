@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from hf_ext.arguments import ModelArguments, RecipeTrainingArguments
 from hf_ext.assembly import build_trainer
+from hf_ext.checks import learning_settings
 from hf_ext.data.task_sampling import TaskBatchSampler, task_order
 from hf_ext.defaults import LESS_IS_BETTER
 from hf_ext.evaluation.comparison import Comparison, compare_models
@@ -180,13 +181,15 @@ def train_baselines(
         own = baseline_arguments(settings, task, folder, planned[name], trainer.state.max_steps)
         depends_on = {part: vars(settings[part]) for part in ("model", "textcnn", "augmentation")}
         depends_on |= {part: vars(settings[part]) for part in ("unfreezing", "learning_rates")}
-        depends_on |= {"data": task.given.fingerprint(), "steps": made[name], "seed": own.seed}
+        depends_on["training"] = learning_settings(settings["training"])
+        depends_on |= {"data": task.given.fingerprint(), "steps": made[name]}
         depends_on["max_seq_length"] = task.args.max_seq_length
         train_once(
             folder,
-            lambda task=task, own=own, name=name: _baseline_trainer(settings, task, own, made[name]),
+            lambda task=task, own=own, steps=made[name]: _baseline_trainer(settings, task, own, steps),
             depends_on,
             resume,
+            made[name],
         )
         found[name] = predict_task(settings, task, _load(settings, task, folder), folder)
         if PartialState().is_main_process:

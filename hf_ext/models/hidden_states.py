@@ -15,7 +15,7 @@ def uniform_layers(student_layers: int, teacher_layers: int) -> dict[int, int]:
     """
     Which layer of the teacher each layer of the student follows: evenly spread, the last one the last.
 
-    Jiao et al. (2020), "TinyBERT", section 4.1, compare it with the first and the last layers and find it best.
+    Jiao et al. (2020), "TinyBERT", compare it with the first and the last layers and find it best.
 
     Args:
         student_layers (`int`): Number of the student's layers.

@@ -197,7 +197,7 @@ class Teacher:
 
 def average_logits(answers: list[Tensor], problem_type: str) -> Tensor:
     """
-    Logits whose probabilities are the arithmetic mean of the members' (Hinton et al. 2015, section 2).
+    Logits whose probabilities are the arithmetic mean of the members' (Hinton et al. 2015, section 1).
 
     Args:
         answers (`list[Tensor]`): Logits of shape (rows, classes), of each member.

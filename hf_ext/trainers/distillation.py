@@ -36,7 +36,7 @@ class DistillationTrainer(ExtendedTrainer):
     The loss of a row is $\alpha \cdot soft + (1 - \alpha) \cdot hard$: `alpha` weighs the **soft** term (other recipes
     write it the other way round). Rows without a label (-100, or NaN for several labels or a value) have the soft term
     alone, in full. The loss of a step is the mean over its rows, however they are spread over micro-batches and
-    processes. See [`soft_target_loss`]; of two classes, a temperature above 4 changes next to nothing.
+    processes. See [`soft_target_loss`], also for what a high temperature does.
 
     An evaluation is that of the student alone: `eval_loss` is the plain loss of the rows that have a label, neither
     smoothed nor distilled. Checkpoints hold the student and nothing of the teacher.
@@ -45,7 +45,8 @@ class DistillationTrainer(ExtendedTrainer):
 
     - the column `teacher_logits` of `train_dataset`, if there is one; `teacher_model` is not looked at then;
     - by default (`teacher_logits="cached"`) made once, before training begins, from the columns `text` and `text_pair`
-      of `train_dataset`, and kept on disk; the teacher then leaves the memory;
+      of `train_dataset`, and kept on disk; the trainer then lets go of the teacher (a model that was passed stays in
+      memory as long as the caller holds it);
     - with `teacher_logits="online"` made for each batch. This is for texts that are made anew in every epoch
       ([`AugmentingCollator`], whose edited texts the teacher then sees too), for streams, and for hidden states.
 
@@ -59,7 +60,8 @@ class DistillationTrainer(ExtendedTrainer):
         student_model ([`~transformers.PreTrainedModel`]):
             The sequence classifier to train.
         teacher_model ([`~transformers.PreTrainedModel`], `str`, `Path`, a list of those, or [`Teacher`], *optional*):
-            A fine-tuned classifier, or several whose probabilities are averaged; see [`Teacher.load`].
+            A fine-tuned classifier, or several whose probabilities are averaged; see [`Teacher.load`]. A model is put
+            into evaluation mode and frozen, and stays so.
         temperature (`float`, *optional*, defaults to 4.0):
             By which logits are divided in the soft term; above 0.
         alpha (`float`, *optional*, defaults to 0.7):
@@ -153,6 +155,8 @@ class DistillationTrainer(ExtendedTrainer):
             logits_column(train_dataset, self.num_labels)
         if teacher_model is not None and not has_logits(train_dataset):
             self.teacher = load_teacher(teacher_model, teacher_tokenizer, student_model.config, teacher_max_length)
+        # Not that of a column of logits, which does not say whose they are.
+        self.distillation["teacher"] = None if self.teacher is None else self.teacher.fingerprint
         if hidden_states_weight > 0:
             tokenizer = kwargs.get("processing_class")
             self.hidden_states = HiddenStateMatching(

@@ -73,7 +73,8 @@ class MultiTaskTrainer(ExtendedTrainer):
         processing_classes (`PreTrainedTokenizerBase` or `Mapping[str, PreTrainedTokenizerBase]`, *optional*):
             The tokenizer of all tasks, or one a task.
         data_collators (`Callable` or `Mapping[str, Callable]`, *optional*):
-            The collator of all tasks, or one a task. By default, padding with the task's tokenizer.
+            The collator of all tasks, or one a task. By default, padding with the task's tokenizer;
+            without one, rows have to be of one length.
         compute_metrics (`Mapping[str, Callable]`, *optional*):
             Task -> metrics as the Trainer's; by default those of [`build_compute_metrics`] for the kind of task.
         share_encoder (`bool` or `"auto"`, *optional*, defaults to `"auto"`):
@@ -143,7 +144,8 @@ class MultiTaskTrainer(ExtendedTrainer):
         self.task_compute_metrics = metrics_by_task(compute_metrics, self.problem_types)
         collators = one_a_task("data_collators", data_collators, self.tasks)
         collators = {
-            task: collators[task] or default_collator(task, self.processing_classes[task]) for task in self.tasks
+            task: collators[task] or default_collator(task, self.processing_classes[task], self._train_rows[task])
+            for task in self.tasks
         }
         share, self.notes = decide_sharing(models, self.processing_classes, share_encoder)
         # Only now: joining the models changes them.

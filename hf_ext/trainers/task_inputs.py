@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase, TrainingArguments
+from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase, TrainingArguments, default_data_collator
 
 from hf_ext.callbacks.base import ExtensionCallback
 from hf_ext.configuration import nearest
@@ -143,19 +143,22 @@ def one_a_task(argument: str, given: Any, tasks: Sequence[str]) -> dict[str, Any
     return {task: given[task] for task in tasks}
 
 
-def default_collator(task: str, processing_class: Any) -> Callable:
+def default_collator(task: str, processing_class: Any, rows: Any) -> Callable:
     """
-    Padding with a task's tokenizer.
+    Padding with a task's tokenizer; without one, rows of equal length as they are.
 
     Raises:
-        ConfigurationError: If there is no tokenizer.
+        ConfigurationError: If rows of different lengths have no tokenizer.
     """
-    if not isinstance(processing_class, PreTrainedTokenizerBase):
+    if isinstance(processing_class, PreTrainedTokenizerBase):
+        return DataCollatorWithPadding(processing_class)
+    lengths = {len(rows[index]["input_ids"]) for index in range(len(rows)) if "input_ids" in rows[index]}
+    if len(lengths) > 1:
         raise ConfigurationError(
-            f"Nothing says how rows of the task {task!r} become a batch: pass processing_classes (a tokenizer pads "
-            "them) or data_collators."
+            f"Rows of the task {task!r} have from {min(lengths)} to {max(lengths)} tokens, and nothing says how they "
+            "become a batch: pass processing_classes (a tokenizer pads them) or data_collators."
         )
-    return DataCollatorWithPadding(processing_class)
+    return default_data_collator
 
 
 def train_and_eval_rows(

@@ -332,7 +332,7 @@ def test_steps_and_cost_are_the_sum_of_the_tasks(tmp_path):
         ({"eval_datasets": {"scor": SPLITS["score"]["train"]}}, ConfigurationError, "'scor'.*score"),
         ({"compute_metrics": {"scor": len}}, ConfigurationError, "compute_metrics names 'scor'"),
         ({"compute_metrics": len}, ConfigurationError, "compute_metrics must be a mapping"),
-        ({"processing_classes": None}, ConfigurationError, "'topic' become a batch: pass processing_classes"),
+        ({"processing_classes": None}, ConfigurationError, "'topic' have from .* a batch: pass processing_classes"),
         ({"processing_classes": {"topic": TOKENIZER}}, ConfigurationError, "processing_classes has no entry for"),
         ({"train_dataset": SPLITS["topic"]}, ConfigurationError, "takes no train_dataset: pass datasets"),
         ({"compute_loss_func": len}, ConfigurationError, "takes no compute_loss_func"),

@@ -52,6 +52,11 @@ def check_columns(available: list[str], columns: list[str], rows: int, where: st
             f"{where} has {' and '.join(map(repr, taken))} already, as augmented rows have. Augment the originals "
             "alone (with a higher augmentation_factor for more copies), or rename your column."
         )
+    if "teacher_logits" in available:
+        raise DataError(
+            f"{where} has the column 'teacher_logits', which holds answers to the texts as they are; edited copies "
+            "would be given those of their originals. Augment first, and have the teacher answer afterwards."
+        )
 
 
 def check_texts(what: str, texts: Sequence[Any], rows: np.ndarray) -> None:

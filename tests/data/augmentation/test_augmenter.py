@@ -35,6 +35,13 @@ def augmented(rows):
     return DataAugmenter().augment_dataset(rows, augmentation_factor=3)
 
 
+def test_answers_to_the_originals_are_not_given_to_copies():
+    rows = [{"text": "a slow film", "teacher_logits": [0.5, 1.0]}]
+    for data in (rows, pd.DataFrame(rows), Dataset.from_list(rows)):
+        with pytest.raises(DataError, match="'teacher_logits', which holds answers to the texts as they are"):
+            DataAugmenter().augment_dataset(data)
+
+
 def test_the_example_of_the_documentation():
     augmenter = DataAugmenter(techniques=["random_swap"])
     assert augmenter.augment(["the film is slow but the acting is superb"]) == [
