@@ -404,7 +404,7 @@ def whole(tmp_path_factory, tiny_bert):
 
 
 @pytest.mark.parametrize(
-    "part, moment", [("teacher", 3), ("teacher", 5), ("labelling", 4), ("out", 0), ("out", 12), ("control", 12)]
+    "part, moment", [("teacher", 3), ("teacher", 5), ("labelling", 3), ("out", 0), ("out", 12), ("control", 12)]
 )
 def test_a_run_that_was_killed_goes_on(whole, run_distillation, tmp_path, output_dir, part, moment):
     settings = [*whole[0], "--output_dir", output_dir, "--teacher_cache_dir", tmp_path / "kept"]
