@@ -77,21 +77,28 @@ def sentences(args) -> None:
 
 # ---- Training ----
 
-TEXTCNN = {"model_type": "textcnn", "vocab_size": 60000, "min_word_frequency": 2, "num_filters": 100}
+TEXTCNN = {
+    "model_type": "textcnn",
+    "vocab_size": 60000,
+    "min_word_frequency": 2,
+    "num_filters": 100,
+    "dropout_prob": 0.2,
+}
 STUDENT = {
     "sst2": {
         **TEXTCNN,
         "embed_size": 300,
         "max_seq_length": 64,
         "unlabelled_files": ["imdb_sentences.txt"],
-        "num_train_epochs": 2,
+        "num_train_epochs": 3,
     },
     "trec6": {**TEXTCNN, "embed_size": 300, "max_seq_length": 64, "num_train_epochs": 20},
     "r8": {**TEXTCNN, "embed_size": 300, "max_seq_length": 256, "num_train_epochs": 20},
 }
 DISTILLATION = {
     "student_embeddings": "teacher",
-    "distillation_loss": "mse",
+    "distillation_loss": "kl",
+    "temperature": 2.0,
     "alpha": 1.0,
     "per_device_train_batch_size": 64,
     "learning_rate": 1e-3,
