@@ -75,6 +75,12 @@ from hf_ext.evaluation.speed import compare_speed, model_cost
 from hf_ext.evaluation.tables import results_table
 from hf_ext.experiments.before_distillation import check_folders, check_teacher, rehearse, untrained_teacher
 from hf_ext.experiments.cartography import DataMap, cartography_scores
+from hf_ext.experiments.classification_run import (
+    BuiltClassifier,
+    ClassifierTraining,
+    assemble_training,
+    build_classifier,
+)
 from hf_ext.experiments.cross_review import cross_review_scores
 from hf_ext.experiments.distillation_results import (
     compare_distillation,
@@ -143,6 +149,8 @@ __all__ = [
     "TRAINING_SETTINGS",
     "AugmentationArguments",
     "AugmentingCollator",
+    "BuiltClassifier",
+    "ClassifierTraining",
     "Comparison",
     "ConfigurationError",
     "CurriculumArguments",
@@ -198,8 +206,10 @@ __all__ = [
     "UnfreezingArguments",
     "UsageError",
     "__version__",
+    "assemble_training",
     "augment_training_rows",
     "bootstrap_intervals",
+    "build_classifier",
     "build_compute_metrics",
     "build_model",
     "build_multitask_trainer",

@@ -26,10 +26,9 @@ from hf_ext import (
     RunRecord,
     StartOfRun,
     Supplements,
-    augment_training_rows,
+    assemble_training,
+    build_classifier,
     build_compute_metrics,
-    build_model,
-    build_trainer,
     check_data,
     check_output_dir,
     check_same_run,
@@ -37,8 +36,6 @@ from hf_ext import (
     check_watched_metrics,
     clear_output_dir,
     complete_training_values,
-    curriculum_callbacks,
-    find_learning_rate,
     load_config,
     load_text_data,
     parse_arguments,
@@ -48,8 +45,6 @@ from hf_ext import (
     show_dry_run,
     start_training_log,
     task_of_config,
-    technique_images,
-    tokenize_splits,
     write_preflight,
     write_results,
 )
@@ -60,8 +55,7 @@ def main(argv: list[str]) -> None:
         TRAINING_SETTINGS.values(), argv, __doc__, complete=complete_training_values, others=ALL_SETTINGS.values()
     )
     settings = dict(zip(TRAINING_SETTINGS, parsed, strict=True))
-    model_args, cnn_args, data_args = settings["model"], settings["textcnn"], settings["data"]
-    training_args, run_args, finder_args = settings["training"], settings["run"], settings["lr_finder"]
+    model_args, data_args, training_args, run_args = (settings[name] for name in ("model", "data", "training", "run"))
     record = RunRecord(argv, settings)
     check_training_arguments(training_args)
     checkpoint = resume_point(training_args)
@@ -87,41 +81,20 @@ def main(argv: list[str]) -> None:
     if training_args.do_train:
         check_same_run(checkpoint, record.facts["arguments"], record.facts["data"], run_args.allow_changed_unfreezing)
 
-    augmentation, workers = settings["augmentation"], data_args.preprocessing_num_workers
-    data, added, samples = augment_training_rows(augmentation, given, training_args.seed, workers)
-    texts = data.texts("train") if "train" in data.splits else []
-    model, tokenizer, built = build_model(model_args, cnn_args, data_args, training_args, data.task, texts)
-    notes += added + built
-    findings = check_data(settings["preflight"], given, tokenizer)
+    built = build_classifier(settings, given)
+    notes += built.notes
+    findings = check_data(settings["preflight"], given, built.tokenizer)
     if run_args.dry_run:
-        show_dry_run(record, data, notes, findings)
+        show_dry_run(record, built.data, notes, findings)
     if settings["preflight"].preflight == "error":
         findings.raise_if_failed()
     if run_args.dry_run:
         return
 
-    def fresh_trainer(rows, args):
-        model, tokenizer, _ = build_model(model_args, cnn_args, data_args, args, data.task, texts)
-        return build_trainer(model, tokenizer, {"train": rows}, args, run_args, callbacks=rates)
-
-    encoded = tokenize_splits(tokenizer, data_args, training_args, data.splits)
-    rates = settings["learning_rates"].callbacks()
-    curriculum, data_map = curriculum_callbacks(
-        settings["curriculum"], fresh_trainer, encoded.get("train"), training_args, record.facts["arguments"]
-    )
-    callbacks = [
-        *settings["unfreezing"].callbacks(run_args.allow_changed_unfreezing),
-        *rates,
-        *curriculum,
-        *settings["early_stopping"].callbacks(),
-    ]
-    on_the_fly = augmentation.augmenter(training_args.seed) if augmentation.augmentation_on_the_fly else None
-    trainer = build_trainer(model, tokenizer, encoded, training_args, run_args, compute_metrics, callbacks, on_the_fly)
-    finder = None
-    if finder_args.find_learning_rate and training_args.do_train:
-        finder, note = find_learning_rate(trainer, finder_args, checkpoint)
-        notes.append(note)
-        record.facts["arguments"]["training"]["learning_rate"] = training_args.learning_rate
+    training = assemble_training(settings, built, compute_metrics, record.facts["arguments"], checkpoint)
+    trainer, encoded = training.trainer, training.encoded
+    notes += training.notes
+    record.facts["arguments"]["training"]["learning_rate"] = training_args.learning_rate
 
     def begin() -> None:
         if run_args.overwrite and checkpoint is None:
@@ -143,12 +116,12 @@ def main(argv: list[str]) -> None:
         trainer.save_metrics("train", {**result.metrics, "train_samples": len(encoded["train"])})
     elif training_args.should_save:
         begin()
-    predictions, metrics = predict_splits(trainer, data, encoded)
+    predictions, metrics = predict_splits(trainer, built.data, encoded)
     if trainer.is_world_process_zero():
         base, history = model_args.model_name_or_path, trainer.state.log_history
         title = model_args.name or base or "TextCNN"
-        images = technique_images(output_dir, callbacks, finder, finder_args.lr_finder_method, data_map)
-        shown = Supplements(images, samples, findings.as_dict() if findings else None)
+        images = training.images(output_dir)
+        shown = Supplements(images, built.samples, findings.as_dict() if findings else None)
         write_results(
             output_dir, title, predictions, metrics, history, record, notes, base, training_args.do_train, shown
         )

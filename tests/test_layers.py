@@ -103,6 +103,7 @@ LAYERS = {
     "trainers": 3,
     "checks": 3,
     "results": 3,
+    "experiments.classification_run": 4,
     "experiments.lr_range": 4,
     "experiments.restoring": 4,
     "experiments.lr_loop": 4,
