@@ -41,6 +41,7 @@ from hf_ext import (
     find_learning_rate,
     load_config,
     load_text_data,
+    model_cost,
     parse_arguments,
     predict_splits,
     readable_errors,
@@ -91,6 +92,7 @@ def main(argv: list[str]) -> None:
     data, added, samples = augment_training_rows(augmentation, given, training_args.seed, workers)
     texts = data.texts("train") if "train" in data.splits else []
     model, tokenizer, built = build_model(model_args, cnn_args, data_args, training_args, data.task, texts)
+    record.add(model=model_cost(model))
     notes += added + built
     findings = check_data(settings["preflight"], given, tokenizer)
     if run_args.dry_run:

@@ -121,7 +121,8 @@ def mean_precision_recall(curves: Iterable[Points]) -> Points:
 
 def mean_roc(curves: Iterable[Points]) -> Points:
     """The mean of several ROC curves at 101 false positive rates."""
-    heights = np.mean([np.interp(GRID, *_highest(curve)) for curve in curves], axis=0)
+    # Where a curve rises straight up, the value is the highest: the last point of equal x counts.
+    heights = np.mean([np.interp(GRID, *curve) for curve in curves], axis=0)
     return Points(np.concatenate([[0.0], GRID]), np.concatenate([[0.0], heights]))
 
 
@@ -232,9 +233,3 @@ def accuracy_by_coverage(data: Predictions) -> Coverage:
     # Rows of one confidence are answered together.
     last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)
     return Coverage(ranked[last], (last + 1) / len(ranked), right[last] / (last + 1))
-
-
-def _highest(curve: Points) -> Points:
-    """The curve with one point for each `x`, the highest: where it rises straight up, that is its value."""
-    last = np.append(np.flatnonzero(np.diff(curve.x)), len(curve.x) - 1)
-    return Points(curve.x[last], curve.y[last])
