@@ -31,7 +31,7 @@ report-check: $(VENV)/.installed-browser  ## look at reports in Chromium: axe-co
 	@for p in "$(CHROMIUM)" chromium chromium-browser google-chrome google-chrome-stable; do \
 		test -n "$$p" && command -v "$$p" >/dev/null && exit 0; done; \
 		test "$$(id -u)" = 0 && command -v apt-get >/dev/null || exit 0; \
-		apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core fonts-noto-cjk
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 CHROMIUM="$(CHROMIUM)" $(PY) tests/evaluation/browser/check_report.py
 
 clean:  ## remove .venv and what runs left in outputs/
