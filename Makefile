@@ -9,10 +9,10 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 SOURCES := setup.cfg pyproject.toml constraints.txt requirements-demo.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check clean
+.PHONY: help quickstart test check report-check clean
 
 help:  ## list these commands
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
 
 quickstart: $(VENV)/.installed-demo  ## train, evaluate and report a text classifier on 8,530 film sentences (about 1 minute)
 	$(VENV)/bin/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
@@ -26,6 +26,14 @@ check: $(VENV)/.installed-test  ## lint, formatting, and that layers import down
 	$(PY) -m ruff format --check .
 	$(PY) -m pytest tests/test_layers.py
 
+# Not part of `make test`: it needs a browser, which pip cannot bring.
+report-check: $(VENV)/.installed-browser  ## look at reports in Chromium: axe-core, requests, 360 and 1440 px, print (some minutes)
+	@for p in "$(CHROMIUM)" chromium chromium-browser google-chrome google-chrome-stable; do \
+		test -n "$$p" && command -v "$$p" >/dev/null && exit 0; done; \
+		test "$$(id -u)" = 0 && command -v apt-get >/dev/null || exit 0; \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 CHROMIUM="$(CHROMIUM)" $(PY) tests/evaluation/browser/check_report.py
+
 clean:  ## remove .venv and what runs left in outputs/
 	rm -rf $(VENV) outputs
 
@@ -36,6 +44,10 @@ $(PY):
 $(VENV)/.installed-demo: $(PY) $(SOURCES)
 	$(PIP) --require-hashes --no-deps -r requirements-demo.txt
 	$(PIP) --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.installed-browser: $(VENV)/.installed-test
+	$(PIP) --editable '.[demo,test,browser]'
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed-demo

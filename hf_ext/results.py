@@ -159,6 +159,8 @@ def write_results(
             intervals=intervals,
             run=run,
             notes=notes,
+            splits=predictions,
+            preflight=supplements.preflight if supplements else None,
         )
     record.add(results=scored, intervals=intervals)
     record.write(output_dir)

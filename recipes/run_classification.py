@@ -38,6 +38,7 @@ from hf_ext import (
     complete_training_values,
     load_config,
     load_text_data,
+    model_cost,
     parse_arguments,
     predict_splits,
     readable_errors,
@@ -83,6 +84,7 @@ def main(argv: list[str]) -> None:
 
     built = build_classifier(settings, given)
     notes += built.notes
+    record.add(model=model_cost(built.model))
     findings = check_data(settings["preflight"], given, built.tokenizer)
     if run_args.dry_run:
         show_dry_run(record, built.data, notes, findings)

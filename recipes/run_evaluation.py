@@ -27,6 +27,7 @@ from hf_ext import (
     load_config,
     load_pretrained,
     load_text_data,
+    model_cost,
     parse_arguments,
     predict_splits,
     readable_errors,
@@ -60,6 +61,7 @@ def main(argv: list[str]) -> None:
         return
 
     model, tokenizer = load_pretrained(model_args, task, training_args.use_cpu)
+    record.add(model=model_cost(model))
     max_length = min(data_args.max_seq_length or tokenizer.model_max_length, tokenizer.model_max_length)
     with training_args.main_process_first(desc="tokenising"):
         encoded = {"test": tokenize_dataset(data.splits["test"], tokenizer, max_length, description="Tokenising test")}

@@ -4,6 +4,8 @@ import html
 import io
 import os
 import re
+import unicodedata
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hf_ext.evaluation.comparison import Comparison
-from hf_ext.evaluation.predictions import Predictions, reliability_bins
+from hf_ext.evaluation.predictions import MULTI_LABEL, Predictions, reliability_bins
 from hf_ext.evaluation.tables import METRIC_TITLES, format_cost, format_number
 
 # Panels of the learning curves: title, then the keys of the log that it draws.
@@ -55,19 +57,24 @@ def learning_curves(history: list[dict]) -> list[str]:
 
 def reliability_diagram(data: Predictions, name: str, values: dict[str, float]) -> dict[str, Any]:
     """
-    Accuracy by confidence.
+    Accuracy by confidence; of several labels, the share of yes among labels by their probability.
 
     Args:
-        data ([`Predictions`]): A labelled single-label split.
+        data ([`Predictions`]): A labelled classification.
         name (`str`): The split's name.
         values (`dict[str, float]`): Its metrics; their `ece` is shown if there is one.
 
     Returns:
-        `dict[str, Any]`: `svg`, `ece`, and `bins` (range, rows, confidence, accuracy) as a table for those who can't
-        see the figure.
+        `dict[str, Any]`: `svg`, `ece`, the `names` of what is drawn, and `bins` (range, rows, confidence, accuracy) as
+        a table for those who can't see the figure.
     """
-    confidences = data.probabilities.max(axis=1)
-    rows, confidence, accuracy = reliability_bins(confidences, data.predictions == data.labels)
+    if data.problem_type == MULTI_LABEL:
+        confidences, right = data.probabilities.ravel(), data.labels.ravel() == 1
+        names = ("probability", "share of yes", "labels")
+    else:
+        confidences, right = data.probabilities.max(axis=1), data.predictions == data.labels
+        names = ("confidence", "accuracy", "rows")
+    rows, confidence, accuracy = reliability_bins(confidences, right)
     ece = values.get("ece", float(np.abs(accuracy - confidence) @ rows / len(confidences)))
     filled = rows > 0
     edges = np.linspace(0, 1, len(rows) + 1)
@@ -77,16 +84,18 @@ def reliability_diagram(data: Predictions, name: str, values: dict[str, float]) 
         upper.bar(edges[:-1], accuracy, width=1 / len(rows), align="edge", color=COLOURS[0], alpha=0.45)
         upper.plot(confidence[filled], accuracy[filled], color=COLOURS[0], marker="o", markersize=4)
         upper.plot((0, 1), (0, 1), color="black", linestyle=":", linewidth=1)
-        upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
+        upper.set(ylabel=names[1], xlim=(0, 1), ylim=(0, 1.02))
         lower.bar(edges[:-1], rows, width=1 / len(rows), align="edge", color=COLOURS[1], alpha=0.7)
-        lower.set(xlabel="confidence", ylabel="rows")
+        lower.set(xlabel=names[0], ylabel=names[2])
+        if len(confidences) >= 10_000:
+            lower.yaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k")
 
-    label = f"Reliability diagram of {name}: accuracy by confidence; expected calibration error {format_number(ece)}."
+    label = f"Reliability diagram of {name}: {names[1]} by {names[0]}; calibration error {format_number(ece)}."
     bins = [
         (f"{edges[i]:.3f} to {edges[i + 1]:.3f}", int(rows[i]), float(confidence[i]), float(accuracy[i]))
         for i in np.flatnonzero(filled)
     ]
-    return {"svg": draw_figure(label, paint, (4.4, 4.0)), "ece": ece, "bins": bins}
+    return {"svg": draw_figure(label, paint, (4.4, 4.0)), "ece": ece, "names": names, "bins": bins}
 
 
 def scatter_plot(data: Predictions, name: str) -> dict[str, Any]:
@@ -134,7 +143,7 @@ def speed_plot(comparison: Comparison, name: str) -> str | None:
         for index, (model, (speed, value, low, high)) in enumerate(points.items()):
             colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
             axes.plot((speed, speed), (low, high), color=colour, linewidth=1.5)
-            axes.plot(speed, value, color=colour, marker=marker, linestyle="none", label=_cut(model))
+            axes.plot(speed, value, color=colour, marker=marker, linestyle="none", label=figure_name(model))
         axes.set(xscale="log", xlabel="texts a second", ylabel=title, xlim=ends)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if ends[1] / ends[0] < 50 else (1,)))
         axes.xaxis.set_major_formatter(lambda value, _: format_cost("texts_per_second", value))
@@ -162,7 +171,7 @@ def draw_schedule(path: str | os.PathLike, begins: dict[str, int], total_steps: 
 
     figure = Figure(figsize=(6.4, 1.2 + 0.3 * len(begins)), layout="constrained")
     axes = figure.subplots()
-    titles = [_cut(title) for title in begins]
+    titles = [figure_name(title) for title in begins]
     positions = range(len(begins), 0, -1)
     axes.barh(positions, total_steps, color="#dfe4ea")
     axes.barh(
@@ -188,10 +197,13 @@ def draw_figure(label: str, paint: Callable[[Any], None], size: tuple[float, flo
 
     # A Figure of its own, not pyplot: nothing global changes and no display is looked for. The salt makes the ids
     # inside the SVG the same in every run and different between figures, which share one page.
+    label = _printable(label)
     settings = {"svg.hashsalt": label, "svg.fonttype": "none", "text.parse_math": False, "font.size": 10}
     settings |= {"axes.spines.top": False, "axes.spines.right": False, "font.sans-serif": ["DejaVu Sans"]}
     buffer = io.StringIO()
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        # The browser draws the text, in fonts that have these letters.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = Figure(figsize=size, layout="constrained")
         paint(figure)
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
@@ -200,13 +212,31 @@ def draw_figure(label: str, paint: Callable[[Any], None], size: tuple[float, flo
     # Every figure numbers its groups from 1; nothing refers to these ids.
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     # Black is the colour of axes and text: let it follow the page.
-    svg = svg.replace("#000000", "currentColor")
-    quoted = html.escape(label)
-    return re.sub("<svg (.*?)>", rf'<svg role="img" aria-label="{quoted}" \1><title>{quoted}</title>', svg, count=1)
+    svg = re.sub("(fill|stroke): #000000", r"\1: currentColor", svg)
+    quoted, end = html.escape(label), svg.index(">")
+    return f'<svg role="img" aria-label="{quoted}"{svg[4:end]}><title>{quoted}</title>{svg[end + 1 :]}'
 
 
-def _cut(title: str) -> str:
-    return title if len(title) <= 40 else title[:39] + "…"
+def figure_name(name: str, length: int = 40) -> str:
+    """
+    A name as figures can show it.
+
+    Args:
+        name (`str`): Of a class, a model, a log entry: any text.
+        length (`int`, *optional*, defaults to `40`): Characters to show at most.
+    """
+    name = _printable(name)
+    # Matplotlib leaves names that begin with an underscore out of a legend.
+    name = f" {name}" if name.startswith("_") else name
+    return name if len(name) <= length else name[: length - 1] + "…"
+
+
+# ---- Inside ----
+
+
+def _printable(text: str) -> str:
+    """Neither line breaks nor control characters nor half a surrogate pair: no font and no encoding has them."""
+    return "".join(" " if unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") else letter for letter in text)
 
 
 def _curve(history: list[dict], key: str) -> np.ndarray:
@@ -221,10 +251,10 @@ def _plot(figure: Any, title: str, curves: dict[str, np.ndarray]) -> None:
     axes = figure.subplots()
     for (key, curve), colour, style in zip(curves.items(), COLOURS, LINE_STYLES, strict=False):
         marker = "o" if key.startswith("eval_") or len(curve) == 1 else None
-        axes.plot(*curve.T, color=colour, linestyle=style, marker=marker, markersize=4, label=key)
+        axes.plot(*curve.T, color=colour, linestyle=style, marker=marker, markersize=4, label=figure_name(key))
     axes.set(title=title, xlabel="step")
     axes.grid(alpha=0.2)
     if len(curves) == 1:
-        axes.set_ylabel(key)
+        axes.set_ylabel(figure_name(key))
     else:
         axes.legend(frameon=False, fontsize=9)

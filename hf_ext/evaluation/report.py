@@ -6,33 +6,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hf_ext.evaluation.comparison import Comparison, Pair
-from hf_ext.evaluation.figures import learning_curves, reliability_diagram, scatter_plot, speed_plot
-from hf_ext.evaluation.predictions import (
-    MULTI_LABEL,
-    REGRESSION,
-    SINGLE_LABEL,
-    Predictions,
-    confused_pairs,
-    open_atomically,
-)
-from hf_ext.evaluation.tables import (
-    COST_TITLES,
-    METRIC_TITLES,
-    Intervals,
-    Metrics,
-    format_cost,
-    format_number,
-    format_p,
-    main_metrics,
-)
+from hf_ext.evaluation.figures import learning_curves, speed_plot
+from hf_ext.evaluation.pages import TEMPLATES, write_page
+from hf_ext.evaluation.predictions import Predictions
+from hf_ext.evaluation.run_cost import cost_table
+from hf_ext.evaluation.split_views import shown_answer, shown_text, split_view
+from hf_ext.evaluation.tables import COST_TITLES, METRIC_TITLES, Intervals, Metrics, format_cost, main_metrics
 from hf_ext.run_record import flatten
 
-MAX_MATRIX_CLASSES = 20
-MAX_PAIRS = 20
-MAX_TEXT = 300
+TEMPLATE = TEMPLATES / "report.html.j2"
+# Where on the page the tables of a run stand; those that are not named here belong to the configuration.
+SECTIONS = {
+    **dict.fromkeys(("versions", "code", "hardware"), "environment"),
+    **dict.fromkeys(("times", "memory", "model"), "cost"),
+}
+# What an example of a flipped row tells besides its text.
+ANSWERS = ("label", "model", "baseline")
 
 
 @dataclass(frozen=True)
@@ -84,25 +74,20 @@ def write_report(
         metrics (`dict[str, dict[str, float]]`): Value of each metric of each split, names without prefix.
         intervals (`dict[str, dict[str, tuple[float, float]]]`): 95 % intervals, where there are any.
         history (`list[dict]`): `trainer.state.log_history`; empty after an evaluation without training.
-        run (`dict`): JSON-able, nested: arguments, command, versions, hardware, times. Shown as it is.
+        run (`dict`): JSON-able, nested: arguments, command, versions, hardware, times. Shown as it is; what it cost is
+            also shown in words, as [`cost_table`].
         notes (`list[str]`): Sentences to show at the top.
         supplements ([`Supplements`], *optional*): Preflight, augmented texts, pictures, other models.
+
+    Returns:
+        `Path`: The file.
     """
-    import jinja2
-
     supplements = supplements or Supplements()
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = format_number
-    environment.filters["p"] = format_p
     main_names, other_names = _metric_names(metrics)
-    content = environment.get_template("report.html.j2").render(
+    compared = supplements.comparisons.items()
+    return write_page(
+        path,
+        TEMPLATE,
         title=title,
         notes=notes,
         metrics=metrics,
@@ -110,17 +95,19 @@ def write_report(
         metric_titles=METRIC_TITLES,
         main_metrics=main_names,
         other_metrics=other_names,
-        comparisons=[_comparison_view(name, item) for name, item in supplements.comparisons.items()],
+        verdicts=[(name, text) for name, item in compared for text in item.sentences if text not in notes],
+        comparisons=[_comparison_view(name, item) for name, item in compared],
         curves=learning_curves(history),
         preflight=supplements.preflight,
-        augmented=[(_cut(before)[0], _cut(after)[0]) for before, after in supplements.augmented],
+        augmented=[(shown_text(before)[0], shown_text(after)[0]) for before, after in supplements.augmented],
         images=[(image.title, _embedded(image.path), image.description) for image in supplements.images],
-        splits=[_split_view(name, data, metrics.get(name, {})) for name, data in splits.items()],
+        splits=[split_view(name, data, metrics.get(name, {})) for name, data in splits.items()],
+        cost=cost_table(run, history),
         run=_run_tables(run),
     )
-    with open_atomically(path) as file:
-        file.write(content)
-    return Path(path)
+
+
+# ---- Inside ----
 
 
 def _embedded(path: Path) -> str:
@@ -135,11 +122,18 @@ def _metric_names(metrics: Metrics) -> tuple[list[str], list[str]]:
     return known + [name for name in names if name in main - set(known)], [name for name in names if name not in main]
 
 
-def _run_tables(run: dict) -> dict[str, dict[str, str]]:
-    """One table of `{name: text}` for the plain values of the run and one for each dictionary in it."""
+def _run_tables(run: dict) -> dict[str, dict[str, dict[str, str]]]:
+    """
+    Section of the page -> name -> a table of `{name: text}`: one for the plain values of the run and one for each
+    dictionary in it.
+    """
     tables = {"run": {key: value for key, value in run.items() if not isinstance(value, dict)}}
     tables.update((key, value) for key, value in run.items() if isinstance(value, dict))
-    return {name: flatten(table) for name, table in tables.items() if table}
+    sections = {"configuration": {}, "environment": {}, "cost": {}}
+    for name, table in tables.items():
+        if table:
+            sections[SECTIONS.get(name, "configuration")][name] = flatten(table)
+    return sections
 
 
 def _comparison_view(name: str, comparison: Comparison) -> dict[str, Any]:
@@ -190,88 +184,14 @@ def _pair_view(pair: Pair) -> dict[str, Any]:
                 "right": right,
                 "count": found.count,
                 "rows": [
-                    (item["row"], _cut(item["text"]), *(_answer(item[key]) for key in ("label", "model", "baseline")))
+                    (
+                        item["row"],
+                        shown_text(item["text"]),
+                        *(shown_answer(item[key]) for key in ("label", "model", "baseline")),
+                    )
                     for item in found.examples
                 ],
             }
             for right, found in flips
         ],
     }
-
-
-def _split_view(name: str, data: Predictions, values: dict[str, float]) -> dict[str, Any]:
-    """Gathers what the template shows of one split; it leaves out the parts that are missing."""
-    view = {"name": name, "problem_type": data.problem_type, "rows": len(data.texts)}
-    if not view["rows"]:
-        return view
-    if data.labels is None:
-        return view if data.problem_type == REGRESSION else {**view, "predicted": _predicted_counts(data)}
-    view["errors"] = _errors(data)
-    if data.problem_type == REGRESSION:
-        return {**view, "scatter": scatter_plot(data, name)}
-    view["classes"] = _per_class(data)
-    if data.problem_type == SINGLE_LABEL:
-        pairs = confused_pairs(data.labels, data.predictions, len(data.label_names))
-        if len(data.label_names) <= MAX_MATRIX_CLASSES:
-            view["confusion"] = _confusion(data, pairs)
-        else:
-            view["pairs"] = _top_confusions(data, pairs)
-        view["reliability"] = reliability_diagram(data, name, values)
-    return view
-
-
-def _predicted_counts(data: Predictions) -> list[tuple[str, int, float]]:
-    if data.problem_type == MULTI_LABEL:
-        counts = data.predictions.sum(axis=0)
-    else:
-        counts = np.bincount(data.predictions, minlength=len(data.label_names))
-    return [(name, int(count), count / len(data.texts)) for name, count in zip(data.label_names, counts, strict=True)]
-
-
-def _confusion(data: Predictions, pairs: list[tuple[int, int, int]]) -> dict[str, Any]:
-    counts = np.zeros((len(data.label_names),) * 2, dtype=np.int64)
-    for true, predicted, rows in pairs:
-        counts[true, predicted] = rows
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    rows = [list(zip(row.tolist(), share.tolist(), strict=True)) for row, share in zip(counts, shares, strict=True)]
-    return {"names": data.label_names, "rows": rows}
-
-
-def _top_confusions(data: Predictions, pairs: list[tuple[int, int, int]]) -> list[tuple[str, str, int, float]]:
-    support = np.bincount(data.labels, minlength=len(data.label_names))
-    wrong = [(true, predicted, rows) for true, predicted, rows in pairs if true != predicted][:MAX_PAIRS]
-    names = data.label_names
-    return [(names[true], names[predicted], rows, rows / support[true]) for true, predicted, rows in wrong]
-
-
-def _per_class(data: Predictions) -> list[tuple[str, list[str], int]]:
-    from sklearn.metrics import precision_recall_fscore_support
-
-    columns = precision_recall_fscore_support(
-        data.labels, data.predictions, labels=range(len(data.label_names)), zero_division=0
-    )
-    return [
-        (name, [f"{score:.4f}" for score in scores], int(support))
-        for name, *scores, support in zip(data.label_names, *columns, strict=True)
-    ]
-
-
-def _errors(data: Predictions) -> list[dict[str, Any]]:
-    found = data.most_confident_errors()
-    rows = [row for row, _ in found]
-    answers = zip(data.named(data.labels[rows]), data.named(data.predictions[rows]), strict=True)
-    return [
-        {"row": row, "score": score, "texts": _cut(data.texts[row]), "truth": _answer(truth), "answer": _answer(answer)}
-        for (row, score), (truth, answer) in zip(found, answers, strict=True)
-    ]
-
-
-def _cut(text: str | tuple[str, str]) -> list[str]:
-    parts = [text] if isinstance(text, str) else text
-    return [part if len(part) <= MAX_TEXT else part[:MAX_TEXT] + "…" for part in parts]
-
-
-def _answer(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) or "none"
-    return format_number(value) if isinstance(value, float) else str(value)

@@ -97,8 +97,9 @@ def write_multitask(
             base_model=base,
             metrics={split: metrics[split] for split in intervals[name]},
             intervals=intervals[name],
-            run=_run_of_task(run, tasks[name]),
+            run=_run_of_task(run, name, tasks[name]),
             notes=[note for note in notes if not _is_of_another_task(note, name, tasks)],
+            splits=predictions,
         )
     write_json(output_dir / "multitask.json", _facts(tasks, trainer, together, alone, comparisons))
     splits, metrics, bounds = {}, {}, {}
@@ -177,10 +178,12 @@ def _facts(
     }
 
 
-def _run_of_task(run: dict[str, Any], task: LoadedTask) -> dict[str, Any]:
+def _run_of_task(run: dict[str, Any], name: str, task: LoadedTask) -> dict[str, Any]:
     """The run's facts with the task's data in place of all tasks'."""
     run = _run_of_all(run)
     run["arguments"]["data"] = vars(task.args)
+    digests = {split: found for split, found in run["data"].items() if isinstance(found, dict)}
+    run["data"] = {split: found[name] for split, found in digests.items() if name in found}
     return run
 
 

@@ -6,10 +6,12 @@ import time
 import numpy as np
 import pytest
 
-from hf_ext import Supplements, results_table, write_model_card, write_report
+from hf_ext import Supplements, results_table, write_report
 from hf_ext.evaluation.comparison import compare_models
 from hf_ext.evaluation.figures import speed_plot
 from hf_ext.evaluation.predictions import Predictions
+from hf_ext.evaluation.run_cost import cost_table
+from hf_ext.evaluation.split_views import hardest_rows
 
 SCRIPT = "<script>alert(1)</script>"
 METRICS = {"validation": {"accuracy": 0.75, "loss": 0.5}, "test": {"loss": 0.6, "f1_macro": 0.7, "accuracy": 0.8}}
@@ -68,7 +70,7 @@ def render(path, splits, **kwargs):
 class Outline(html.parser.HTMLParser):
     """Checks that tags are balanced and collects what the tests look at."""
 
-    VOID = {"meta", "link", "hr", "br"}
+    VOID = {"meta", "link", "hr", "br", "img", "input"}
 
     def __init__(self, page):
         super().__init__()
@@ -101,17 +103,29 @@ class Outline(html.parser.HTMLParser):
         return sum(name == tag for name, _ in self.tags)
 
 
+def only_one_class():
+    data = single_label(rows=20)
+    return Predictions(data.problem_type, data.label_names, data.probabilities, np.zeros(20, dtype=int), data.texts)
+
+
+CURVES, SURE = ["Precision-recall and ROC curves"], ["Answers only where the model is sure", "Calibration"]
 CASES = {
-    "single label": ({"test": single_label()}, ["Confusion matrix", "Classes", "Calibration", "Most confident wrong"]),
+    "two classes": ({"test": single_label(classes=2)}, ["Confusion", "Classes", *CURVES, "Thresholds", *SURE, "Most"]),
+    "three classes": ({"test": single_label()}, ["Confusion", "Classes", *CURVES, *SURE, "Most", "Hardest rows"]),
     "many classes": (
         {"test": single_label(classes=25)},
-        ["Most confused pairs", "Classes", "Calibration", "Most conf"],
+        ["Most confused pairs", "Classes", *CURVES, *SURE, "Most confident", "Hardest rows"],
     ),
-    "multi-label": ({"test": multi_label()}, ["Classes", "Most confident wrong answers"]),
+    "multi-label": ({"test": multi_label()}, ["Classes", *CURVES, "Thresholds", "Calibration", "Most", "Hardest rows"]),
+    "one class": ({"test": only_one_class()}, ["Confusion", "Classes", *SURE, "Most confident", "Hardest rows"]),
+    "one row": ({"test": single_label(rows=1)}, ["Confusion", "Classes", *SURE, "Hardest rows"]),
     "regression": ({"test": regression()}, ["Predicted against true values", "Largest errors"]),
     "unlabelled": ({"predict": single_label(labelled=False)}, ["Predicted classes"]),
     "empty": ({"test": single_label(rows=0)}, []),
-    "two splits": ({"validation": multi_label(), "test": regression()}, ["Classes", "Most", "Predicted", "Largest"]),
+    "two splits": (
+        {"validation": multi_label(), "test": regression()},
+        ["Classes", *CURVES, "Thresholds", "Calibration", "Most", "Hardest rows", "Predicted", "Largest"],
+    ),
 }
 
 
@@ -121,7 +135,7 @@ def test_page_is_sound_and_shows_only_what_there_is(case, tmp_path):
     page = render(tmp_path / "report.html", splits)
     outline = Outline(page)
 
-    found = re.findall("<h3>(.*?)</h3>", page)
+    found = re.findall("<h3.*?>(.*?)</h3>", page)
     assert len(found) == len(headings) and all(a.startswith(b) for a, b in zip(found, headings, strict=True))
     assert [outline.count(tag) for tag in ("header", "nav", "main", "h1", "script")] == [1, 1, 1, 1, 0]
     assert outline.count("section") == outline.count("h2") == 1 + len(splits)
@@ -177,18 +191,71 @@ def test_full_report(tmp_path):
 
 
 def test_numbers_match_scikit_learn(tmp_path):
-    from sklearn.metrics import classification_report, confusion_matrix
+    from sklearn.metrics import average_precision_score, classification_report, confusion_matrix, roc_auc_score
 
     data = single_label()
     page = render(tmp_path / "report.html", {"test": data})
     cells = [int(cell) for cell in re.findall(r'style="--share:[0-9.]*">(\d+)<', page)]
     assert cells == confusion_matrix(data.labels, data.predictions).ravel().tolist()
     report = classification_report(data.labels, data.predictions, target_names=data.label_names, output_dict=True)
-    for name in data.label_names[1:]:
+    for index, name in enumerate(data.label_names[1:], start=1):
         row = re.search(rf'<th scope="row">{name}</th>(<td class="number">.*)</tr>', page)[1]
         shown = [float(value) for value in re.findall(r">([0-9.]+)<", row)]
         scores = [report[name][key] for key in ("precision", "recall", "f1-score", "support")]
+        one_vs_rest = data.labels == index, data.probabilities[:, index]
+        scores += [average_precision_score(*one_vs_rest), roc_auc_score(*one_vs_rest)]
         assert shown == pytest.approx(scores, abs=5e-5)
+    truth = np.eye(3)[data.labels]
+    for average in ("micro", "macro"):
+        row = re.search(rf"<em>{average} average</em>.*", page)[0]
+        found = [
+            score(truth, data.probabilities, average=average) for score in (average_precision_score, roc_auc_score)
+        ]
+        assert [float(value) for value in re.findall(r">([0-9.]+)<", row)] == pytest.approx(found, abs=5e-5)
+
+
+def test_hardest_rows_are_not_the_most_confident_errors(tmp_path):
+    probabilities = np.array([[0.49, 0.48, 0.03], [0.90, 0.06, 0.04], [0.20, 0.30, 0.50], [0.1, 0.1, 0.8]])
+    data = Predictions("single_label_classification", ["a", "b", "c"], probabilities, np.array([2, 1, 2, 0]), ["x"] * 4)
+    assert hardest_rows(data) == [(0, 0.03), (1, 0.06), (3, 0.1), (2, 0.5)]
+    assert data.most_confident_errors() == [(1, 0.9), (3, 0.8), (0, 0.49)]
+    several = np.array([[0.9, 0.2], [0.5, 0.6]])
+    data = Predictions("multi_label_classification", ["a", "b"], several, np.array([[1, 1], [0, 1]]), ["x"] * 2)
+    assert hardest_rows(data) == [(0, pytest.approx(0.9 * 0.2)), (1, pytest.approx(0.5 * 0.6))]
+
+
+def test_classes_that_are_missing_are_named(tmp_path):
+    logits = np.zeros((6, 4))
+    logits[:, 0] = 1
+    data = Predictions.from_logits(
+        logits, np.array([0, 1, 1, 0, 2, 2]), ["x"] * 6, problem_type="single_label_classification",
+        label_names=["a", "<b>", "c", "d"],
+    )  # fmt: skip
+    text = "\n".join(Outline(render(tmp_path / "report.html", {"test": data})).text)
+    assert "Never predicted, so their precision counts as 0: <b>, c." in text
+    assert "No row of this split is of: d. Their scores count as 0, and no curve can be drawn." in text
+
+
+def test_what_a_run_cost(tmp_path):
+    run = {
+        "command": ["x"],
+        "times": {"seconds": 7384.2},
+        "memory": {"peak_cpu_memory_mib": 1234},
+        "model": {"parameters": 22_713_216, "megabytes": 90.853},
+        "hardware": {"cpu": "A processor", "torch_threads": 2},
+    }
+    history = [{"step": 90, "train_runtime": 185.4, "train_samples_per_second": 812.34}, {"step": 90, "eval_loss": 1}]
+    assert cost_table(run, history) == [
+        ("Whole run", "2 h 3 min"), ("Training", "3 min 5 s"), ("Training rows a second", "812"),
+        ("Training steps", "90"), ("Parameters", "22.7M"), ("Size of the weights", "90.9 MB"),
+        ("Peak memory", "1,234 MiB"), ("Processor", "A processor"), ("Threads", "2"),
+    ]  # fmt: skip
+    assert cost_table({"times": "unknown"}, []) == []
+    page = render(tmp_path / "report.html", {}, run=run, history=history)
+    assert [name for name in ("cost", "configuration", "environment") if f'<section id="{name}"' in page] == [
+        "cost", "configuration", "environment"
+    ]  # fmt: skip
+    assert "2 h 3 min" in page and "7384.2" in page
 
 
 def test_equal_arguments_give_equal_bytes(tmp_path):
@@ -283,40 +350,3 @@ def test_results_table_is_aligned():
         "test        f1_macro  0.7000",
     ]
     assert "my_metric" in results_table({"test": {"my_metric": math.nan}}, {})
-
-
-def card(path, **kwargs):
-    arguments = {"title": "A | title", "base_model": None, "metrics": METRICS, "intervals": INTERVALS, "run": RUN}
-    return write_model_card(path, **{**arguments, "notes": ["10 % was held out."], **kwargs})
-
-
-def test_model_card_metadata_round_trips(tmp_path):
-    from huggingface_hub import ModelCard
-
-    data = ModelCard.load(card(tmp_path / "README.md", base_model="org/tiny-bert")).data
-    assert (data.base_model, data.pipeline_tag, data.library_name) == (
-        "org/tiny-bert",
-        "text-classification",
-        "transformers",
-    )
-    results = [(result.metric_type, result.metric_value, result.dataset_split) for result in data.eval_results]
-    assert results == [("accuracy", 0.8, "test"), ("f1", 0.7, "test")]
-
-
-def test_model_card_text(tmp_path):
-    content = card(tmp_path / "README.md", title="A <b>", base_model="/home/someone/checkpoint").read_text()
-    assert "| test | Accuracy | 0.8000 | [0.7100, 0.8900] |" in content
-    assert "# A &lt;b>" in content
-    assert "- train_file: `train.csv`" in content and "- seed: `42`" in content
-    assert "- 10 % was held out." in content
-    assert "Fine-tuned from `checkpoint`." in content and "/home" not in content and "base_model" not in content
-
-
-def test_model_card_without_results(tmp_path):
-    from huggingface_hub import ModelCard
-
-    path = card(tmp_path / "README.md", metrics={}, run={}, notes=[])
-    assert ModelCard.load(path).data.eval_results is None
-    assert re.findall("^## .*", path.read_text(), flags=re.MULTILINE) == ["## How to use"]
-    undefined = card(tmp_path / "README.md", metrics={"test": {"mcc": math.nan}})
-    assert "Matthews correlation | undefined" in undefined.read_text() and "nan" not in undefined.read_text().lower()

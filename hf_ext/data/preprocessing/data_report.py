@@ -1,6 +1,5 @@
 """What preprocessing did, as JSON and as a page."""
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ from hf_ext.data.preprocessing.selecting import CONFLICT, EXACT, KEPT, LEAK, NEA
 from hf_ext.data.preprocessing.split_files import text_columns
 from hf_ext.data.preprocessing.stages import Rows, batch_rows
 from hf_ext.evaluation.figures import COLOURS, LINE_STYLES, draw_figure
-from hf_ext.evaluation.predictions import open_atomically
+from hf_ext.evaluation.pages import write_page
 
+TEMPLATE = Path(__file__).parent / "templates/data_report.html.j2"
 EXAMPLES = 5
 MAX_TEXT = 300
 TITLES = {
@@ -74,19 +74,7 @@ def build_data_report(plan: Plan, rows: Rows, fingerprint: str) -> dict[str, Any
 
 def write_data_report(path: Path, report: dict[str, Any]) -> None:
     """Write the page: one file that needs neither a network nor JavaScript; equal reports give equal bytes."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["label"] = lambda value: value if isinstance(value, str) else json.dumps(value)
-    figure = _draw_lengths(report["lengths"])
-    with open_atomically(path) as file:
-        file.write(environment.get_template("data_report.html.j2").render(report=report, lengths=figure))
+    write_page(path, TEMPLATE, report=report, lengths=_draw_lengths(report["lengths"]))
 
 
 # ---- Inside ----

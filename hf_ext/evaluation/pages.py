@@ -1,0 +1,47 @@
+"""Pages that look alike: one HTML file each, that needs neither a network nor JavaScript."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from hf_ext.evaluation.predictions import open_atomically
+from hf_ext.evaluation.tables import format_number, format_p
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_page(path: str | os.PathLike, template: Path, **content: Any) -> Path:
+    """
+    Fill in a template; equal content gives equal bytes.
+
+    Args:
+        path (`str` or `os.PathLike`): The file to write; it appears only once it is complete.
+        template (`Path`): A Jinja file that extends `page.html.j2` of this package. Text is escaped unless it says
+            `| safe`, as it does of figures.
+        content (`Any`): What the template names.
+
+    Returns:
+        `Path`: The file.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([template.parent, TEMPLATES]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": format_number, "p": format_p, "thousands": "{:,}".format, "label": _label}
+    page = environment.get_template(template.name).render(content)
+    with open_atomically(path) as file:
+        file.write(page)
+    return Path(path)
+
+
+# ---- Inside ----
+
+
+def _label(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
