@@ -11,6 +11,8 @@
     accelerate launch recipes/run_classification.py configs/classification/ulmfit.json
     accelerate launch recipes/run_classification.py configs/quickstart.json --augmentation_enabled true \\
         --curriculum length --num_train_epochs 6 --output_dir outputs/techniques
+    accelerate launch recipes/run_classification.py configs/quickstart.json --class_weights balanced \\
+        --calibrate true --threshold_objective f1 --output_dir outputs/calibrated
 
 JSON and YAML files are merged from left to right; flags win. Without --do_train, --do_eval or --do_predict, all that
 the data allows is done. output_dir then holds the model, predictions, results, report.html and run.json.
@@ -30,6 +32,9 @@ from hf_ext import (
     build_compute_metrics,
     build_model,
     build_trainer,
+    calibrate_model,
+    calibration_notes,
+    check_calibration,
     check_data,
     check_output_dir,
     check_same_run,
@@ -38,6 +43,7 @@ from hf_ext import (
     clear_output_dir,
     complete_training_values,
     curriculum_callbacks,
+    find_calibration,
     find_learning_rate,
     load_config,
     load_text_data,
@@ -50,6 +56,7 @@ from hf_ext import (
     task_of_config,
     technique_images,
     tokenize_splits,
+    with_scores,
     write_preflight,
     write_results,
 )
@@ -62,6 +69,7 @@ def main(argv: list[str]) -> None:
     settings = dict(zip(TRAINING_SETTINGS, parsed, strict=True))
     model_args, cnn_args, data_args = settings["model"], settings["textcnn"], settings["data"]
     training_args, run_args, finder_args = settings["training"], settings["run"], settings["lr_finder"]
+    loss_args, calibration_args = settings["loss"], settings["calibration"]
     record = RunRecord(argv, settings)
     check_training_arguments(training_args)
     checkpoint = resume_point(training_args)
@@ -83,6 +91,13 @@ def main(argv: list[str]) -> None:
     notes = given.notes + settings["later"].notes() + training_args.precision_notes(run_args.mixed_precision)
     compute_metrics = build_compute_metrics(given.task.problem_type, data_args.metric_name)
     check_watched_metrics(training_args, compute_metrics, given, settings["early_stopping"].early_stopping_metric)
+    check_calibration(
+        calibration_args, given.task.problem_type, given.task.label_names, len(given.splits.get("validation", ()))
+    )
+    saved = None
+    if trained_task is not None and not calibration_args.calibrate and calibration_args.calibration == "auto":
+        saved = find_calibration(model_args, given.task)
+        notes += calibration_notes(saved, model_args.model_name_or_path)
     record.add(data=given.fingerprint(), notes=notes)
     if training_args.do_train:
         check_same_run(checkpoint, record.facts["arguments"], record.facts["data"], run_args.allow_changed_unfreezing)
@@ -102,7 +117,7 @@ def main(argv: list[str]) -> None:
 
     def fresh_trainer(rows, args):
         model, tokenizer, _ = build_model(model_args, cnn_args, data_args, args, data.task, texts)
-        return build_trainer(model, tokenizer, {"train": rows}, args, run_args, callbacks=rates)
+        return build_trainer(model, tokenizer, {"train": rows}, args, run_args, callbacks=rates, loss_args=loss_args)
 
     encoded = tokenize_splits(tokenizer, data_args, training_args, data.splits)
     rates = settings["learning_rates"].callbacks()
@@ -116,7 +131,10 @@ def main(argv: list[str]) -> None:
         *settings["early_stopping"].callbacks(),
     ]
     on_the_fly = augmentation.augmenter(training_args.seed) if augmentation.augmentation_on_the_fly else None
-    trainer = build_trainer(model, tokenizer, encoded, training_args, run_args, compute_metrics, callbacks, on_the_fly)
+    trainer = build_trainer(
+        model, tokenizer, encoded, training_args, run_args, compute_metrics, callbacks, on_the_fly, loss_args=loss_args
+    )
+    notes += trainer.loss_notes()
     finder = None
     if finder_args.find_learning_rate and training_args.do_train:
         finder, note = find_learning_rate(trainer, finder_args, checkpoint)
@@ -143,12 +161,21 @@ def main(argv: list[str]) -> None:
         trainer.save_metrics("train", {**result.metrics, "train_samples": len(encoded["train"])})
     elif training_args.should_save:
         begin()
-    predictions, metrics = predict_splits(trainer, data, encoded)
+    fitted = calibrate_model(calibration_args, trainer, data, encoded)
+    notes += calibration_notes(fitted)
+    calibration = fitted or saved
+    if calibration is not None:
+        trainer.compute_metrics = build_compute_metrics(data.task.problem_type, data_args.metric_name, calibration)
+    predictions, metrics = predict_splits(trainer, data, encoded, calibration)
     if trainer.is_world_process_zero():
         base, history = model_args.model_name_or_path, trainer.state.log_history
         title = model_args.name or base or "TextCNN"
         images = technique_images(output_dir, callbacks, finder, finder_args.lr_finder_method, data_map)
-        shown = Supplements(images, samples, findings.as_dict() if findings else None)
+        if calibration is not None:
+            calibration = with_scores(calibration, metrics)
+        if fitted is not None:
+            calibration.save(output_dir)
+        shown = Supplements(images, samples, findings.as_dict() if findings else None, calibration=calibration)
         write_results(
             output_dir, title, predictions, metrics, history, record, notes, base, training_args.do_train, shown
         )

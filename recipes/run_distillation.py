@@ -153,6 +153,7 @@ def main(argv: list[str]) -> None:
     if settings["distillation"].student_embeddings == "teacher" and checkpoint is None:
         start_embeddings_from_teacher(settings, model, tokenizer, teacher)
     trainer = student_trainer(settings, model, tokenizer, encoded)
+    notes += trainer.loss_notes()
     # Unless it answers online, nothing holds it any more while the student trains.
     teacher = None
     train_student(settings, trainer, output_dir, checkpoint, resume)

@@ -59,6 +59,7 @@ def main(argv: list[str]) -> None:
         run_args,
         callbacks=settings["learning_rates"].callbacks(),
         augmenter=on_the_fly,
+        loss_args=settings["loss"],
     )
     finder = LRFinder.from_trainer(trainer)
     finder.range_test(

@@ -266,8 +266,9 @@ def test_what_does_not_fit_is_refused():
     for problem_type in (MULTI, REGRESSION):
         with pytest.raises(DataError, match="one a logit"):
             hard_target_loss(student, torch.zeros(6), problem_type)
-        with pytest.raises(ConfigurationError, match=r"label_smoothing is 0\.1"):
-            hard_target_loss(student, torch.zeros(6, 4), problem_type, 0.1)
+    for name, value in {"label_smoothing": 0.1, "class_weights": torch.ones(4), "focal_gamma": 2.0}.items():
+        with pytest.raises(ConfigurationError, match=f"{name} is .*not for regression"):
+            hard_target_loss(student, torch.zeros(6, 4), REGRESSION, **{name: value})
 
 
 # ---- Hidden states ----
