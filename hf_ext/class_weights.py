@@ -39,7 +39,7 @@ def check_class_weights(wanted: Any, label_names: Sequence[str]) -> None:
                 "a class in this order, or an object of names and weights."
             )
         weights = dict(zip(label_names, wanted, strict=True))
-    elif wanted == BALANCED:
+    elif isinstance(wanted, str) and wanted == BALANCED:
         return
     else:
         raise ConfigurationError(

@@ -135,7 +135,9 @@ def with_scores(calibration: Calibration, metrics: dict[str, dict[str, float]]) 
     """
     scores = dict(calibration.scores)
     for split, values in metrics.items():
-        before = {name.removeprefix(UNCALIBRATED): value for name, value in values.items() if UNCALIBRATED in name}
+        before = {
+            name.removeprefix(UNCALIBRATED): value for name, value in values.items() if name.startswith(UNCALIBRATED)
+        }
         if before:
             scores[split] = {"before": before, "after": {name: values[name] for name in before}}
     return dataclasses.replace(calibration, scores=scores)

@@ -91,6 +91,7 @@ def main(argv: list[str]) -> None:
     notes = given.notes + settings["later"].notes() + training_args.precision_notes(run_args.mixed_precision)
     compute_metrics = build_compute_metrics(given.task.problem_type, data_args.metric_name)
     check_watched_metrics(training_args, compute_metrics, given, settings["early_stopping"].early_stopping_metric)
+    loss_args.check(given.task.problem_type, given.task.label_names, training_args.label_smoothing_factor)
     check_calibration(
         calibration_args, given.task.problem_type, given.task.label_names, len(given.splits.get("validation", ()))
     )
@@ -162,7 +163,8 @@ def main(argv: list[str]) -> None:
     elif training_args.should_save:
         begin()
     fitted = calibrate_model(calibration_args, trainer, data, encoded)
-    notes += calibration_notes(fitted)
+    said = calibration_notes(fitted)
+    notes += said
     calibration = fitted or saved
     if calibration is not None:
         trainer.compute_metrics = build_compute_metrics(data.task.problem_type, data_args.metric_name, calibration)
@@ -175,6 +177,8 @@ def main(argv: list[str]) -> None:
             calibration = with_scores(calibration, metrics)
         if fitted is not None:
             calibration.save(output_dir)
+        for note in said:
+            print(f"Note: {note}")
         shown = Supplements(images, samples, findings.as_dict() if findings else None, calibration=calibration)
         write_results(
             output_dir, title, predictions, metrics, history, record, notes, base, training_args.do_train, shown

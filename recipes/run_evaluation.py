@@ -78,6 +78,8 @@ def main(argv: list[str]) -> None:
         if run_args.overwrite:
             clear_output_dir(output_dir)
         start_training_log(output_dir)
+        for note in notes:
+            print(f"Note: {note}")
 
     trainer = ExtendedTrainer(
         model=model,

@@ -65,7 +65,7 @@ def tune_thresholds(
       necessarily the best there is.
     - `"precision_at_recall"`: the largest precision among thresholds with a recall of at least `min_recall`.
     - `"recall_at_precision"`: the largest recall among thresholds with a precision of at least `min_precision`; where
-      no threshold reaches it, the one with the largest precision, and a note says so.
+      no threshold reaches it the class is not predicted (its threshold is 1), and a note says so.
 
     The last two are for yes-or-no questions: each class of multi-label, or `positive_class` of two. A threshold lies
     half-way between the last row that it lets in and the first that it does not. It fits the rows that it was tuned on:
@@ -134,21 +134,19 @@ def _one_threshold(
     # One cut after each distinct score.
     cuts = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
     precision, recall = hits[cuts] / (cuts + 1), hits[cuts] / hits[-1]
-    note = ""
     if objective == F1:
         best = np.argmax(2 * hits[cuts] / (cuts + 1 + hits[-1]))
     elif objective == PRECISION_AT_RECALL:
         # lexsort's last key is the first criterion; the larger recall breaks ties.
         best = np.lexsort((recall, precision, recall >= goal))[-1]
     else:
-        reached = precision >= goal
-        best = np.lexsort((precision, recall, reached))[-1] if reached.any() else np.lexsort((recall, precision))[-1]
-        if not reached.any():
-            note = (
-                f"{name}: no threshold reaches a precision of {goal:g}; the one with the largest is taken "
-                f"({precision[best]:.3g} at a recall of {recall[best]:.3g})."
+        best = np.lexsort((precision, recall, precision >= goal))[-1]
+        if precision[best] < goal:
+            return 1.0, (
+                f"{name}: no threshold reaches a precision of {goal:g} (the largest is {precision.max():.3g}), so it "
+                "is not predicted: its threshold is 1."
             )
-    return _between(ordered, cuts[best]), note
+    return _between(ordered, cuts[best]), ""
 
 
 def _between(ordered: np.ndarray, last: int) -> float:

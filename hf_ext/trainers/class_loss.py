@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch.utils.data import IterableDataset
 from transformers import TrainingArguments
 
-from hf_ext.class_weights import BALANCED, resolve_class_weights
+from hf_ext.class_weights import BALANCED, check_class_weights, resolve_class_weights
 from hf_ext.data.difficulty import column, column_names
 from hf_ext.data.task_data import infer_problem_type
 from hf_ext.errors import ConfigurationError
@@ -49,6 +50,23 @@ class LossArguments:
                     "weights ('{\"spam\": 5}') or a list of weights."
                 ) from None
         _check_gamma(self.focal_gamma)
+
+    def check(self, problem_type: str, label_names: Sequence[str], label_smoothing: float = 0.0) -> None:
+        """
+        See, before anything is trained, that the loss fits the data.
+
+        Args:
+            problem_type (`str`): Of the data.
+            label_names (`Sequence[str]`): The classes in the order of their ids.
+            label_smoothing (`float`, *optional*, defaults to 0.0): `label_smoothing_factor`.
+
+        Raises:
+            ConfigurationError: For classes that do not exist, or a regression.
+        """
+        if problem_type == REGRESSION:
+            _refuse_regression(_asked(self.class_weights, self.focal_gamma, label_smoothing))
+        elif self.class_weights is not None:
+            check_class_weights(self.class_weights, label_names)
 
     def trainer_settings(self) -> dict[str, Any]:
         """The arguments of [`ExtendedTrainer`] that stand here."""
@@ -138,25 +156,21 @@ def make_class_loss(
     """
     _check_gamma(focal_gamma)
     smoothing, config = args.label_smoothing_factor, getattr(model, "config", None)
-    asked = {"class_weights": class_weights, "focal_gamma": focal_gamma or None}
-    asked = {name: value for name, value in asked.items() if value is not None}
+    asked = _asked(class_weights, focal_gamma)
     classifies = "ForSequenceClassification" in type(model).__name__ or getattr(config, "problem_type", None)
     if foreign_loss is not None or not classifies:
         for name, value in asked.items():
-            why = (
-                f"the loss is that of {foreign_loss}" if foreign_loss else f"{type(model).__name__} classifies no text"
-            )
+            why = f"the loss is that of {foreign_loss}"
+            if foreign_loss is None:
+                why = f"{type(model).__name__} is no sequence classifier"
             raise ConfigurationError(f"{name} is {value}, but {why}, where it would have no effect. Leave it out.")
         return None
-    asked |= {"label_smoothing_factor": smoothing} if smoothing else {}
+    asked = _asked(class_weights, focal_gamma, smoothing)
     if rows is None or not asked:
         return None
     problem_type = config.problem_type or _inferred(rows, config.num_labels, next(iter(asked)))
     if problem_type == REGRESSION:
-        name, value = next(iter(asked.items()))
-        raise ConfigurationError(
-            f"{name} is {value}, but the model is one of regression; it is defined for classes only. Leave it out."
-        )
+        _refuse_regression(asked)
     names = [config.id2label[index] for index in range(config.num_labels)]
     weights = None
     if class_weights is not None:
@@ -171,6 +185,21 @@ def _check_gamma(gamma: Any) -> None:
     number = isinstance(gamma, (int, float)) and not isinstance(gamma, bool) and math.isfinite(gamma)
     if not number or gamma < 0:
         raise ConfigurationError(f"focal_gamma is {gamma!r}; it must be a number of at least 0, such as 2.0.")
+
+
+def _asked(class_weights: Any, focal_gamma: float, label_smoothing: float = 0.0) -> dict[str, Any]:
+    """What differs from a plain loss."""
+    numbers = {"focal_gamma": focal_gamma, "label_smoothing_factor": label_smoothing}
+    asked = {name: value for name, value in numbers.items() if value}
+    return asked if class_weights is None else {"class_weights": class_weights, **asked}
+
+
+def _refuse_regression(asked: dict[str, Any]) -> None:
+    for name, value in asked.items():
+        raise ConfigurationError(
+            f"{name} is {value}, but what is predicted is a number (regression); it is defined for classes only. Leave "
+            "it out."
+        )
 
 
 def _inferred(rows: Any, num_labels: int, asked: str) -> str:
