@@ -181,37 +181,39 @@ def _best_offset(scores: np.ndarray, labels: np.ndarray, index: int) -> tuple[fl
     """
     support = np.bincount(labels, minlength=scores.shape[1])
     others = np.where(np.arange(scores.shape[1]) == index, -np.inf, scores)
-    other = others.argmax(axis=1)
     lead = scores[:, index] - others.max(axis=1)
     order = np.argsort(-lead, kind="stable")
-    lead, left, truth = lead[order], other[order], labels[order]
+    lead, left, truth = lead[order], others.argmax(axis=1)[order], labels[order]
     own = _f1(np.cumsum(truth == index), np.arange(1, len(lead) + 1), support[index])
-    lost = np.zeros(len(lead))
-    start = 0.0
-    for name in np.unique(left):
-        rows = np.flatnonzero(left == name)
-        hits = (truth[rows] == name).astype(np.int64)
-        remaining = hits.sum() - np.append(0, np.cumsum(hits))
-        values = _f1(remaining, len(rows) - np.arange(len(rows) + 1), support[name])
-        start += values[0]
-        lost[rows] = np.diff(values)
+    start, lost = _f1_of_left(left, truth, support)
     total = np.append(start, start + np.cumsum(lost) + own) / np.count_nonzero(support)
     # No cut between rows of equal lead; one before all rows and one behind them.
     cuts = np.append(0, np.flatnonzero(np.append(lead[1:] != lead[:-1], True)) + 1)
-    # The likeliest class stands where nothing is better.
-    unchanged = np.searchsorted(-lead[cuts[1:] - 1], 0.0)
-    best = cuts[unchanged] if total[cuts[unchanged]] >= total[cuts].max() - 1e-12 else cuts[total[cuts].argmax()]
-    if best == cuts[unchanged]:
+    unchanged = np.count_nonzero(lead > 0)
+    best = unchanged if total[unchanged] >= total[cuts].max() - 1e-12 else cuts[total[cuts].argmax()]
+    if best == unchanged and (lead != 0).all():
         return 0.0, float(total[best])
-    if best == 0:
-        return float(lead[0] + 1), float(total[0])
-    if best == len(lead):
-        return float(lead[-1] - 1), float(total[-1])
-    return float((lead[best - 1] + lead[best]) / 2), float(total[best])
+    before = lead[best - 1] if best else lead[0] + 2
+    after = lead[best] if best < len(lead) else lead[-1] - 2
+    return float((before + after) / 2), float(total[best])
 
 
-def _f1(hits: np.ndarray, predicted: np.ndarray, support: int) -> np.ndarray:
-    """F1 of a class; of one that does not occur, 0, so that it counts neither way."""
-    if support == 0:
-        return np.zeros(len(hits))
-    return 2 * hits / (predicted + support)
+def _f1_of_left(left: np.ndarray, truth: np.ndarray, support: np.ndarray) -> tuple[float, np.ndarray]:
+    """The sum of the F1s of the classes that rows leave, before the first leaves, and what each row changes in it."""
+    order = np.argsort(left, kind="stable")
+    of, hits = left[order], (truth == left)[order]
+    rows, right = np.bincount(left, minlength=len(support)), np.bincount(left[truth == left], minlength=len(support))
+    first = np.searchsorted(of, of)
+    gone = np.arange(len(of)) - first
+    right_gone = np.cumsum(hits) - hits
+    right_gone -= right_gone[first]
+    before = _f1(right[of] - right_gone, rows[of] - gone, support[of])
+    after = _f1(right[of] - right_gone - hits, rows[of] - gone - 1, support[of])
+    lost = np.empty(len(of))
+    lost[order] = after - before
+    return float(_f1(right, rows, support).sum()), lost
+
+
+def _f1(hits: np.ndarray, predicted: np.ndarray, support: np.ndarray) -> np.ndarray:
+    """F1 of classes; of one that does not occur, 0, so that it counts neither way."""
+    return np.where(support > 0, 2 * hits / np.maximum(predicted + support, 1), 0.0)
