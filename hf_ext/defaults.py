@@ -108,7 +108,8 @@ def complete_distillation_values(values: dict[str, Any]) -> dict[str, Any]:
     if values.get("calibrate"):
         raise ConfigurationError(
             "calibrate=true: teacher, student and control are compared as they are. Calibrate the student afterwards: "
-            "run_classification.py --model_name_or_path <output_dir> --do_eval --do_predict --calibrate true."
+            "run_classification.py --model_name_or_path <output_dir> --validation_file ... --test_file ... --do_eval "
+            "--do_predict --calibrate true."
         )
     if values.get("curriculum") not in (None, "length", "rarity"):
         raise ConfigurationError(
