@@ -35,6 +35,7 @@ from hf_ext.checks import (
     resume_point,
     resume_point_of_parts,
 )
+from hf_ext.class_weights import resolve_class_weights
 from hf_ext.configuration import parse_arguments
 from hf_ext.data.augmentation import AugmentationArguments, DataAugmenter
 from hf_ext.data.augmentation.collator import AugmentingCollator
@@ -65,6 +66,13 @@ from hf_ext.defaults import (
     complete_training_values,
 )
 from hf_ext.errors import ConfigurationError, DataError, UsageError, readable_errors
+from hf_ext.evaluation.calibrating import (
+    CalibrationArguments,
+    SavedCalibrationArguments,
+    check_calibration,
+    fit_calibration,
+)
+from hf_ext.evaluation.calibration import Calibration, expected_calibration_error, fit_temperature
 from hf_ext.evaluation.comparison import Comparison, compare_models
 from hf_ext.evaluation.compute_metrics import build_compute_metrics
 from hf_ext.evaluation.model_card import write_model_card
@@ -73,6 +81,7 @@ from hf_ext.evaluation.report import Supplements, write_report
 from hf_ext.evaluation.significance import bootstrap_intervals, exact_mcnemar, metric_intervals, paired_bootstrap
 from hf_ext.evaluation.speed import compare_speed, model_cost
 from hf_ext.evaluation.tables import results_table
+from hf_ext.evaluation.thresholds import decide, tune_thresholds
 from hf_ext.experiments.before_distillation import check_folders, check_teacher, rehearse, untrained_teacher
 from hf_ext.experiments.cartography import DataMap, cartography_scores
 from hf_ext.experiments.classification_run import (
@@ -120,6 +129,7 @@ from hf_ext.losses import distillation_loss, hard_target_loss, hidden_state_loss
 from hf_ext.lr_schedules import get_cyclical_triangular_schedule, get_slanted_triangular_schedule
 from hf_ext.models import TextCNNConfig, TextCNNForSequenceClassification
 from hf_ext.models.building import TextCNNArguments, build_textcnn, load_config, load_pretrained
+from hf_ext.models.calibrated import find_calibration, load_pipeline
 from hf_ext.models.multitask import MultiTaskConfig, MultiTaskModel
 from hf_ext.models.teacher import Teacher
 from hf_ext.models.teacher_embeddings import teacher_word_vectors
@@ -127,15 +137,19 @@ from hf_ext.models.word_tokenizer import build_word_tokenizer, load_word_vectors
 from hf_ext.optimizers import SparseAdamW
 from hf_ext.preparation import augment_training_rows, check_data, curriculum_callbacks
 from hf_ext.results import (
+    calibrate_model,
+    calibration_notes,
     predict_splits,
     show_dry_run,
     task_of_config,
+    with_scores,
     write_preflight,
     write_results,
 )
 from hf_ext.run_record import RunRecord, StartOfRun, check_output_dir, clear_output_dir, start_training_log
 from hf_ext.settings import ALL_SETTINGS, DISTILLATION_SETTINGS, MULTITASK_SETTINGS, TRAINING_SETTINGS
 from hf_ext.trainers import ExtendedTrainer
+from hf_ext.trainers.class_loss import ClassLoss, LossArguments
 from hf_ext.trainers.distillation import DistillationTrainer
 from hf_ext.trainers.distillation_arguments import DistillationArguments
 from hf_ext.trainers.multitask import MultiTaskTrainer
@@ -150,6 +164,9 @@ __all__ = [
     "AugmentationArguments",
     "AugmentingCollator",
     "BuiltClassifier",
+    "Calibration",
+    "CalibrationArguments",
+    "ClassLoss",
     "ClassifierTraining",
     "Comparison",
     "ConfigurationError",
@@ -175,6 +192,7 @@ __all__ = [
     "LaterArguments",
     "LearningRateArguments",
     "LengthGroupedSampler",
+    "LossArguments",
     "ModelArguments",
     "MultiTaskArguments",
     "MultiTaskConfig",
@@ -190,6 +208,7 @@ __all__ = [
     "RecipeTrainingArguments",
     "RunArguments",
     "RunRecord",
+    "SavedCalibrationArguments",
     "SparseAdamW",
     "StartOfRun",
     "Supplements",
@@ -219,7 +238,10 @@ __all__ = [
     "build_trainer",
     "build_transfer_set",
     "build_word_tokenizer",
+    "calibrate_model",
+    "calibration_notes",
     "cartography_scores",
+    "check_calibration",
     "check_data",
     "check_folders",
     "check_output_dir",
@@ -243,14 +265,19 @@ __all__ = [
     "complete_training_values",
     "cross_review_scores",
     "curriculum_callbacks",
+    "decide",
     "describe_plan",
     "difficulty_scores",
     "distillation_loss",
     "exact_duplicates",
     "exact_mcnemar",
+    "expected_calibration_error",
     "export_tasks",
+    "find_calibration",
     "find_learning_rate",
     "fine_tune_teacher",
+    "fit_calibration",
+    "fit_temperature",
     "freeze_parameters",
     "get_cyclical_triangular_schedule",
     "get_slanted_triangular_schedule",
@@ -259,6 +286,7 @@ __all__ = [
     "label_transfer_set",
     "layer_groups",
     "load_config",
+    "load_pipeline",
     "load_pretrained",
     "load_tasks",
     "load_teachers",
@@ -282,6 +310,7 @@ __all__ = [
     "rehearse",
     "rehearse_tasks",
     "report_table",
+    "resolve_class_weights",
     "results_table",
     "resume_point",
     "resume_point_of_parts",
@@ -304,9 +333,11 @@ __all__ = [
     "train_control",
     "train_student",
     "train_tasks",
+    "tune_thresholds",
     "unfreeze_parameters",
     "untrained_teacher",
     "with_rows",
+    "with_scores",
     "write_distillation",
     "write_model_card",
     "write_multitask",

@@ -25,6 +25,7 @@ from hf_ext.experiments.lr_finder import LRFinder, LRFinderArguments, NoUsableSl
 from hf_ext.models.building import TextCNNArguments, build_textcnn, load_pretrained
 from hf_ext.run_record import write_json
 from hf_ext.trainers.base import ExtendedTrainer
+from hf_ext.trainers.class_loss import LossArguments
 
 # Steps of the range tests that are tried one after the other, in multiples of what is asked for.
 REPEATS = (1, 2, 4)
@@ -107,6 +108,7 @@ def build_trainer(
     callbacks: list[TrainerCallback] | None = None,
     augmenter: DataAugmenter | None = None,
     make_trainer: Callable[..., ExtendedTrainer] = ExtendedTrainer,
+    loss_args: LossArguments | None = None,
 ) -> ExtendedTrainer:
     """
     A trainer of a model on tokenised data. Nothing is written.
@@ -121,6 +123,7 @@ def build_trainer(
         callbacks (`list[TrainerCallback]`, *optional*): Techniques.
         augmenter ([`DataAugmenter`], *optional*): Makes a fresh copy of every training text in every epoch.
         make_trainer (`Callable`, *optional*, defaults to [`ExtendedTrainer`]): Takes a trainer's keyword arguments.
+        loss_args ([`LossArguments`], *optional*): Class weights and focus.
 
     Returns:
         [`ExtendedTrainer`]
@@ -140,6 +143,7 @@ def build_trainer(
         compute_metrics=compute_metrics,
         callbacks=callbacks,
         sparse_embeddings={"auto": None, "on": True, "off": False}[run_args.sparse_embeddings],
+        **({} if loss_args is None else loss_args.trainer_settings()),
     )
 
 

@@ -103,6 +103,7 @@ def check_same_run(
         "model": "model",
         "textcnn": "model",
         "augmentation": "augmentation",
+        "loss": "loss",
         "curriculum": "curriculum",
         "learning_rates": "set of layer-wise learning rates",
         "teacher": "teacher",

@@ -105,6 +105,12 @@ def complete_distillation_values(values: dict[str, Any]) -> dict[str, Any]:
         ConfigurationError: If settings contradict each other or could have no effect.
     """
     values = _all_of_the_run(values, "A distillation trains, and compares teacher, student and control")
+    if values.get("calibrate"):
+        raise ConfigurationError(
+            "calibrate=true: teacher, student and control are compared as they are. Calibrate the student afterwards: "
+            "run_classification.py --model_name_or_path <output_dir> --validation_file ... --test_file ... --do_eval "
+            "--do_predict --calibrate true."
+        )
     if values.get("curriculum") not in (None, "length", "rarity"):
         raise ConfigurationError(
             f"curriculum={values['curriculum']}: not all rows of a transfer set have a label and the columns of the "
@@ -257,11 +263,9 @@ def _refuse_techniques_of_one_task(values: dict[str, Any]) -> None:
         raise ConfigurationError(
             f"num_labels={values['num_labels']}: each task has its own number of classes, from its rows. Leave it out."
         )
-    if values.get("label_smoothing_factor"):
-        raise ConfigurationError(
-            f"label_smoothing_factor={values['label_smoothing_factor']}: it is not done with several tasks. Leave it "
-            "out."
-        )
+    for name in ("label_smoothing_factor", "class_weights", "focal_gamma", "calibrate"):
+        if values.get(name):
+            raise ConfigurationError(f"{name}={values[name]}: it is not done with several tasks. Leave it out.")
 
 
 def _refuse_settings_of_other_models(values: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Losses of distillation: soft targets, hard targets, hidden states. One number a row, so that rows can be weighed."""
+"""Losses of classes (weighted, focal, smoothed) and of distillation. One number a row, so that rows can be weighed."""
 
 import torch
 import torch.nn.functional as F
@@ -70,13 +70,26 @@ def soft_target_loss(
 
 
 def hard_target_loss(
-    logits: torch.Tensor, labels: torch.Tensor | None, problem_type: str, label_smoothing: float = 0.0
+    logits: torch.Tensor,
+    labels: torch.Tensor | None,
+    problem_type: str,
+    label_smoothing: float = 0.0,
+    class_weights: torch.Tensor | None = None,
+    focal_gamma: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """
+    r"""
     The loss of each row against its label, and which rows have one.
 
-    Cross-entropy; of several labels the mean binary cross-entropy over the classes; of numbers the squared error: the
-    losses of the library's classification heads, before they are averaged over the rows.
+    By default the losses of the library's classification heads, before they are averaged over the rows: cross-entropy;
+    of several labels the mean binary cross-entropy over the classes; of numbers the squared error. In general
+
+    - single label: $w_y \sum_c q_c (1 - p_c)^\gamma (-\log p_c)$ with the probabilities $p$ and the target
+      $q = (1 - \epsilon) \cdot onehot(y) + \epsilon / C$ (Szegedy et al. 2016);
+    - multi-label: the mean over the classes of $w_{c, y_c} (q_c (1 - p_c)^\gamma (-\log p_c) + (1 - q_c) p_c^\gamma
+      (-\log (1 - p_c)))$ with $q_c = (1 - \epsilon) y_c + \epsilon / 2$: targets moved toward one half.
+
+    $\gamma$ is the focal loss of Lin et al. (2017), "Focal Loss for Dense Object Detection", equation 4, without its
+    $\alpha$, which `class_weights` stand for.
 
     Args:
         logits (`torch.Tensor` of shape `(rows, num_labels)`): Of the model.
@@ -84,15 +97,18 @@ def hard_target_loss(
             Class ids of shape `(rows,)`, of which -100 is no label; 0/1 floats of shape `(rows, num_labels)` or values
             of shape `(rows,)`, of which a row with a NaN has no label. `None`: no row has one.
         problem_type (`str`): `"single_label_classification"`, `"multi_label_classification"` or `"regression"`.
-        label_smoothing (`float`, *optional*, defaults to 0.0):
-            Share of the target that is spread over all classes (Szegedy et al. 2016). Of a single label only.
+        label_smoothing (`float`, *optional*, defaults to 0.0): $\epsilon$, in [0, 1). Of classes only.
+        class_weights (`torch.Tensor`, *optional*):
+            $w$: of shape `(num_labels,)`; of several labels `(2, num_labels)`, for its absence (0) and presence (1) in
+            a row. See [`resolve_class_weights`].
+        focal_gamma (`float`, *optional*, defaults to 0.0): $\gamma$, at least 0. Of classes only.
 
     Returns:
         `tuple[torch.Tensor, torch.Tensor]`: The losses of shape `(rows,)`, 0 (with gradient 0) where there is no label,
         and a mask of shape `(rows,)` of the rows that have one.
 
     Raises:
-        ConfigurationError: For label smoothing of several labels or numbers.
+        ConfigurationError: For smoothing, weights or a focus of numbers.
         DataError: If the labels do not fit the logits.
     """
     logits = _precise(logits)
@@ -100,24 +116,22 @@ def hard_target_loss(
         return logits.sum(dim=-1) * 0.0, torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
     _check_labels(logits, labels, problem_type)
     labelled = labelled_rows(labels)
-    if problem_type == SINGLE_LABEL:
-        losses = F.cross_entropy(
-            logits, labels, reduction="none", ignore_index=UNLABELLED, label_smoothing=label_smoothing
-        )
-        return losses, labelled
-    if label_smoothing:
-        raise ConfigurationError(
-            f"label_smoothing is {label_smoothing}, but it is defined for a single label only, not for {problem_type}; "
-            "set it to 0."
-        )
-    targets = labels.reshape(logits.shape).to(logits.dtype)
-    # Before the loss is taken: the gradient of a NaN that is masked afterwards is still NaN.
-    targets = torch.where(labelled.unsqueeze(-1), targets, 0.0)
-    if problem_type == MULTI_LABEL:
-        losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    if problem_type == REGRESSION:
+        _refuse_class_terms(label_smoothing, class_weights, focal_gamma)
+        losses = (logits - _known(labels, labelled, logits)).pow(2).mean(dim=-1)
+    elif problem_type == MULTI_LABEL:
+        truth = _known(labels, labelled, logits)
+        losses = _binary_losses(logits, truth, label_smoothing, focal_gamma)
+        if class_weights is not None:
+            absent, present = class_weights.to(logits)
+            losses = losses * torch.lerp(absent.expand_as(truth), present.expand_as(truth), truth)
+        losses = losses.mean(dim=-1)
     else:
-        losses = (logits - targets).pow(2)
-    return torch.where(labelled, losses.mean(dim=-1), 0.0), labelled
+        classes = labels.clamp(min=0)
+        losses = _class_losses(logits, classes, label_smoothing, focal_gamma)
+        if class_weights is not None:
+            losses = losses * class_weights.to(logits)[classes]
+    return torch.where(labelled, losses, 0.0), labelled
 
 
 def labelled_rows(labels: torch.Tensor) -> torch.Tensor:
@@ -235,6 +249,42 @@ def hidden_state_loss(
 
 def _precise(values: torch.Tensor) -> torch.Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _known(labels: torch.Tensor, labelled: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """Float labels in the logits' shape, without NaN: the gradient of a NaN that is masked afterwards is still NaN."""
+    return torch.where(labelled.unsqueeze(-1), labels.reshape(logits.shape).to(logits.dtype), 0.0)
+
+
+def _class_losses(logits: torch.Tensor, classes: torch.Tensor, smoothing: float, gamma: float) -> torch.Tensor:
+    if gamma == 0:
+        return F.cross_entropy(logits, classes, reduction="none", label_smoothing=smoothing)
+    log_p = logits.log_softmax(dim=-1)
+    terms = _doubt(log_p).pow(gamma) * -log_p
+    of_truth = terms.gather(-1, classes.unsqueeze(-1)).squeeze(-1)
+    return of_truth if smoothing == 0 else (1 - smoothing) * of_truth + smoothing * terms.mean(dim=-1)
+
+
+def _binary_losses(logits: torch.Tensor, truth: torch.Tensor, smoothing: float, gamma: float) -> torch.Tensor:
+    targets = truth * (1 - smoothing) + smoothing / 2
+    if gamma == 0:
+        return F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    yes, no = F.logsigmoid(logits), F.logsigmoid(-logits)
+    return -targets * _doubt(yes).pow(gamma) * yes - (1 - targets) * _doubt(no).pow(gamma) * no
+
+
+def _doubt(log_p: torch.Tensor) -> torch.Tensor:
+    """One minus the probability. Not quite 0: there the gradient of a root, times 0, is NaN."""
+    return -torch.expm1(log_p).clamp(max=-torch.finfo(log_p.dtype).tiny)
+
+
+def _refuse_class_terms(label_smoothing: float, class_weights: torch.Tensor | None, focal_gamma: float) -> None:
+    given = {"label_smoothing": label_smoothing, "class_weights": class_weights, "focal_gamma": focal_gamma}
+    for name, value in given.items():
+        if value is not None and (name == "class_weights" or value):
+            raise ConfigurationError(
+                f"{name} is {value}, but it is defined for classes only, not for regression; leave it out."
+            )
 
 
 def _check_labels(logits: torch.Tensor, labels: torch.Tensor, problem_type: str) -> None:

@@ -159,7 +159,7 @@ def quiet_arguments(training_args: RecipeTrainingArguments, output_dir: str) -> 
 
 def _fingerprint(arguments: dict) -> str:
     """Of the settings that a training run's result depends on."""
-    parts = {section: arguments[section] for section in ("model", "textcnn", "training", "learning_rates")}
+    parts = {section: arguments[section] for section in ("model", "textcnn", "training", "loss", "learning_rates")}
     elsewhere = {"output_dir", "run_name", "resume_from_checkpoint", "report_to", "disable_tqdm", "logging_steps"}
     parts["training"] = {name: value for name, value in parts["training"].items() if name not in elsewhere}
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,19 +1,26 @@
 """From a trainer to what a run leaves: predictions, metrics, report, card, record."""
 
+import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from transformers import Trainer
+from transformers.trainer_utils import PredictionOutput
 
 from hf_ext.data.labels import REGRESSION, SINGLE_LABEL, Task
 from hf_ext.data.loading import TextData
 from hf_ext.data.preflight.report import PreflightReport
 from hf_ext.errors import UsageError
+from hf_ext.evaluation.calibrating import CalibrationArguments, fit_calibration
+from hf_ext.evaluation.calibration import Calibration
+from hf_ext.evaluation.compute_metrics import UNCALIBRATED
 from hf_ext.evaluation.model_card import write_model_card
-from hf_ext.evaluation.predictions import Predictions
+from hf_ext.evaluation.predictions import Predictions, class_notes
 from hf_ext.evaluation.report import Supplements, write_report
 from hf_ext.evaluation.significance import metric_intervals
 from hf_ext.evaluation.tables import results_table
@@ -64,8 +71,80 @@ def write_preflight(output_dir: Path, findings: PreflightReport | None) -> None:
         print(f"{findings.summary()}\n  Rows and what to do: {output_dir / 'preflight.json'}, later also report.html.")
 
 
+def calibrate_model(
+    wanted: CalibrationArguments, trainer: Trainer, data: TextData, encoded: dict[str, Any]
+) -> Calibration | None:
+    """
+    Fit a calibration to what a model says of the validation rows: once, on the main process, for all of them.
+
+    Args:
+        wanted ([`CalibrationArguments`]): What was asked for.
+        trainer ([`~transformers.Trainer`]): With the model as it is to be reported: the best one is loaded already.
+        data ([`TextData`]): The rows.
+        encoded (`dict`): The same splits, tokenised.
+
+    Returns:
+        [`Calibration`], or `None` if none was asked for.
+    """
+    if not wanted.calibrate:
+        return None
+    logits, labels = _logits(trainer.predict(encoded["validation"]), "validation")
+    fitted = None
+    if PartialState().is_main_process:
+        rows = {"split": "validation", "rows": len(labels), "fingerprint": data.fingerprint()["validation"]}
+        fitted = fit_calibration(wanted, logits, labels, data.task.problem_type, data.task.label_names, rows)
+    return broadcast_object_list([fitted])[0]
+
+
+def calibration_notes(calibration: Calibration | None, source: str | None = None) -> list[str]:
+    """
+    What a reader of calibrated results has to know.
+
+    Args:
+        calibration ([`Calibration`], *optional*): Applied to the results.
+        source (`str`, *optional*): Where it was found; `None` if this run fitted it.
+    """
+    if calibration is None:
+        return []
+    where = f"found beside {source} and was fitted" if source else "fitted"
+    rows = calibration.fitted_on.get("rows")
+    said = (
+        f"A temperature of {calibration.temperature:.4g} divides the logits; it was {where} on "
+        f"{f'{rows:,} ' if rows else ''}validation rows. Results with and without it are in the results files "
+        f"({UNCALIBRATED}...)."
+    )
+    if source is None:
+        said += " Those on validation, where it was fitted, flatter it: look at test."
+    goal = calibration.objective.get("threshold_objective")
+    if goal is not None:
+        said += f" Decisions are made for {goal}, not by the largest probability (or one half)."
+    plain = (
+        "A plain transformers.pipeline knows nothing of calibration.json and shows the model's own probabilities; "
+        "hf_ext.load_pipeline applies it."
+    )
+    return [said, *calibration.notes, plain]
+
+
+def with_scores(calibration: Calibration, metrics: dict[str, dict[str, float]]) -> Calibration:
+    """
+    A calibration that tells what it did to each labelled split.
+
+    Args:
+        calibration ([`Calibration`]): As it was applied.
+        metrics (`dict[str, dict[str, float]]`): From [`predict_splits`], with it.
+    """
+    scores = dict(calibration.scores)
+    for split, values in metrics.items():
+        before = {
+            name.removeprefix(UNCALIBRATED): value for name, value in values.items() if name.startswith(UNCALIBRATED)
+        }
+        if before:
+            scores[split] = {"before": before, "after": {name: values[name] for name in before}}
+    return dataclasses.replace(calibration, scores=scores)
+
+
 def predict_splits(
-    trainer: Trainer, data: TextData, encoded: dict[str, Any]
+    trainer: Trainer, data: TextData, encoded: dict[str, Any], calibration: Calibration | None = None
 ) -> tuple[dict[str, Predictions], dict[str, dict[str, float]]]:
     """
     Predict validation and test, and save their metrics under the library's names.
@@ -74,6 +153,8 @@ def predict_splits(
         trainer ([`~transformers.Trainer`]): With the model as it is to be reported.
         data ([`TextData`]): The texts.
         encoded (`dict`): The same splits, tokenised.
+        calibration ([`Calibration`], *optional*): Makes probabilities and decisions out of the logits. The metrics are
+            those of the trainer's `compute_metrics`, which has to know of it ([`build_compute_metrics`]).
 
     Returns:
         `tuple`: Split -> [`Predictions`], and split -> metrics without a prefix, `loss` among them.
@@ -83,19 +164,17 @@ def predict_splits(
         if split not in encoded:
             continue
         output = trainer.predict(encoded[split], metric_key_prefix=prefix)
-        logits = output.predictions[0] if isinstance(output.predictions, tuple) else output.predictions
-        if not np.isfinite(logits).all():
-            raise UsageError(
-                f"The model's outputs for {split} are not finite: training has diverged (see training.log). "
-                "Train again with a lower learning_rate, or with max_grad_norm=1."
+        logits, labels = _logits(output, split)
+        if calibration is None:
+            predictions[split] = Predictions.from_logits(
+                logits,
+                labels,
+                data.texts(split),
+                problem_type=data.task.problem_type,
+                label_names=data.task.label_names,
             )
-        predictions[split] = Predictions.from_logits(
-            logits,
-            output.label_ids,
-            data.texts(split),
-            problem_type=data.task.problem_type,
-            label_names=data.task.label_names,
-        )
+        else:
+            predictions[split] = calibration.predict(logits, labels, data.texts(split))
         trainer.save_metrics(prefix, {**output.metrics, f"{prefix}_samples": len(encoded[split])})
         timings = {
             f"{prefix}_{name}"
@@ -138,6 +217,13 @@ def write_results(
     for split, items in predictions.items():
         items.to_jsonl(output_dir / f"predictions_{split}.jsonl")
     scored = {split: values for split, values in metrics.items() if split in intervals}
+    missing = class_notes(predictions)
+    for note in missing:
+        print(f"Note: {note}")
+    notes = [*notes, *missing]
+    record.add(notes=notes)
+    if supplements is not None and supplements.calibration is not None:
+        record.add(calibration=supplements.calibration.as_dict())
     run = record.as_dict()
     report = write_report(
         output_dir / "report.html",
@@ -170,6 +256,17 @@ def write_results(
 
 
 # ---- Inside ----
+
+
+def _logits(output: PredictionOutput, split: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """What a model said, and the labels."""
+    logits = output.predictions[0] if isinstance(output.predictions, tuple) else output.predictions
+    if not np.isfinite(logits).all():
+        raise UsageError(
+            f"The model's outputs for {split} are not finite: training has diverged (see training.log). "
+            "Train again with a lower learning_rate, or with max_grad_norm=1."
+        )
+    return logits, output.label_ids
 
 
 def _show_splits(data: TextData) -> None:

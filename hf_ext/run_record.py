@@ -44,6 +44,7 @@ RUN_FILES = (
     "predictions_validation.jsonl", "predictions_test.jsonl", "training_args.bin",
     "distillation.json", "multitask.json", "processing_classes", "begun.json", "finished.json",
     "preflight.json", "unfreezing.png", "curriculum.png", "cartography.png", "lr_finder.json", "lr_finder.png",
+    "calibration.json",
 )  # fmt: skip
 # Folders of models that belong to a run.
 PARTS = ("teacher", "control")

@@ -8,9 +8,11 @@ from hf_ext.callbacks.unfreezing import UnfreezingArguments
 from hf_ext.data.augmentation import AugmentationArguments
 from hf_ext.data.preflight import PreflightArguments
 from hf_ext.data.preprocessing import PreprocessingArguments
+from hf_ext.evaluation.calibrating import CalibrationArguments
 from hf_ext.experiments.lr_finder import LRFinderArguments
 from hf_ext.experiments.teacher_and_control import TeacherArguments
 from hf_ext.models.building import TextCNNArguments
+from hf_ext.trainers.class_loss import LossArguments
 from hf_ext.trainers.distillation_arguments import DistillationArguments
 from hf_ext.trainers.multitask_arguments import MultiTaskArguments
 
@@ -22,11 +24,13 @@ TRAINING_SETTINGS = {
     "augmentation": AugmentationArguments,
     "preflight": PreflightArguments,
     "training": RecipeTrainingArguments,
+    "loss": LossArguments,
     "curriculum": CurriculumArguments,
     "unfreezing": UnfreezingArguments,
     "learning_rates": LearningRateArguments,
     "lr_finder": LRFinderArguments,
     "early_stopping": EarlyStoppingArguments,
+    "calibration": CalibrationArguments,
     "run": RunArguments,
     "later": LaterArguments,
 }

@@ -11,6 +11,8 @@
     accelerate launch recipes/run_classification.py configs/classification/ulmfit.json
     accelerate launch recipes/run_classification.py configs/quickstart.json --augmentation_enabled true \\
         --curriculum length --num_train_epochs 6 --output_dir outputs/techniques
+    accelerate launch recipes/run_classification.py configs/quickstart.json --class_weights balanced \\
+        --calibrate true --threshold_objective f1 --output_dir outputs/calibrated
 
 JSON and YAML files are merged from left to right; flags win. Without --do_train, --do_eval or --do_predict, all that
 the data allows is done. output_dir then holds the model, predictions, results, report.html and run.json.
@@ -29,6 +31,9 @@ from hf_ext import (
     assemble_training,
     build_classifier,
     build_compute_metrics,
+    calibrate_model,
+    calibration_notes,
+    check_calibration,
     check_data,
     check_output_dir,
     check_same_run,
@@ -36,6 +41,7 @@ from hf_ext import (
     check_watched_metrics,
     clear_output_dir,
     complete_training_values,
+    find_calibration,
     load_config,
     load_text_data,
     model_cost,
@@ -46,6 +52,7 @@ from hf_ext import (
     show_dry_run,
     start_training_log,
     task_of_config,
+    with_scores,
     write_preflight,
     write_results,
 )
@@ -57,6 +64,7 @@ def main(argv: list[str]) -> None:
     )
     settings = dict(zip(TRAINING_SETTINGS, parsed, strict=True))
     model_args, data_args, training_args, run_args = (settings[name] for name in ("model", "data", "training", "run"))
+    loss_args, calibration_args = settings["loss"], settings["calibration"]
     record = RunRecord(argv, settings)
     check_training_arguments(training_args)
     checkpoint = resume_point(training_args)
@@ -78,6 +86,14 @@ def main(argv: list[str]) -> None:
     notes = given.notes + settings["later"].notes() + training_args.precision_notes(run_args.mixed_precision)
     compute_metrics = build_compute_metrics(given.task.problem_type, data_args.metric_name)
     check_watched_metrics(training_args, compute_metrics, given, settings["early_stopping"].early_stopping_metric)
+    loss_args.check(given.task.problem_type, given.task.label_names, training_args.label_smoothing_factor)
+    check_calibration(
+        calibration_args, given.task.problem_type, given.task.label_names, len(given.splits.get("validation", ()))
+    )
+    saved = None
+    if trained_task is not None and not calibration_args.calibrate and calibration_args.calibration == "auto":
+        saved = find_calibration(model_args, given.task)
+        notes += calibration_notes(saved, model_args.model_name_or_path)
     record.add(data=given.fingerprint(), notes=notes)
     if training_args.do_train:
         check_same_run(checkpoint, record.facts["arguments"], record.facts["data"], run_args.allow_changed_unfreezing)
@@ -118,12 +134,24 @@ def main(argv: list[str]) -> None:
         trainer.save_metrics("train", {**result.metrics, "train_samples": len(encoded["train"])})
     elif training_args.should_save:
         begin()
-    predictions, metrics = predict_splits(trainer, built.data, encoded)
+    fitted = calibrate_model(calibration_args, trainer, built.data, encoded)
+    said = calibration_notes(fitted)
+    notes += said
+    calibration = fitted or saved
+    if calibration is not None:
+        trainer.compute_metrics = build_compute_metrics(given.task.problem_type, data_args.metric_name, calibration)
+    predictions, metrics = predict_splits(trainer, built.data, encoded, calibration)
     if trainer.is_world_process_zero():
         base, history = model_args.model_name_or_path, trainer.state.log_history
         title = model_args.name or base or "TextCNN"
         images = training.images(output_dir)
-        shown = Supplements(images, built.samples, findings.as_dict() if findings else None)
+        if calibration is not None:
+            calibration = with_scores(calibration, metrics)
+        if fitted is not None:
+            calibration.save(output_dir)
+        for note in said:
+            print(f"Note: {note}")
+        shown = Supplements(images, built.samples, findings.as_dict() if findings else None, calibration=calibration)
         write_results(
             output_dir, title, predictions, metrics, history, record, notes, base, training_args.do_train, shown
         )

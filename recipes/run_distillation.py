@@ -87,6 +87,7 @@ def main(argv: list[str]) -> None:
     given = load_text_data(data_args, model_args, SPLITS, number_columns=settings["curriculum"].number_columns())
     compute_metrics = build_compute_metrics(given.task.problem_type, data_args.metric_name)
     check_watched_metrics(training_args, compute_metrics, given, settings["early_stopping"].early_stopping_metric)
+    settings["loss"].check(given.task.problem_type, given.task.label_names, training_args.label_smoothing_factor)
     transfer = make_transfer_set(settings, given)
     data, texts = with_rows(given, transfer.dataset), transfer.texts()
     record.add(data={**given.fingerprint(), "transfer": data.fingerprint()["train"]})
@@ -153,6 +154,7 @@ def main(argv: list[str]) -> None:
     if settings["distillation"].student_embeddings == "teacher" and checkpoint is None:
         start_embeddings_from_teacher(settings, model, tokenizer, teacher)
     trainer = student_trainer(settings, model, tokenizer, encoded)
+    notes += trainer.loss_notes()
     # Unless it answers online, nothing holds it any more while the student trains.
     teacher = None
     train_student(settings, trainer, output_dir, checkpoint, resume)

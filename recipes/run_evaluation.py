@@ -5,6 +5,7 @@
     python recipes/run_evaluation.py --model_path outputs/cnn --test_file test.json --output_dir evaluation_results
 
 The classes are the model's own; labels that it does not know are an error. Without labels the rows are predicted only.
+A calibration.json beside the model is applied; --calibration off evaluates the model without it.
 """
 
 import sys
@@ -20,10 +21,14 @@ from hf_ext import (
     RecipeTrainingArguments,
     RunArguments,
     RunRecord,
+    SavedCalibrationArguments,
+    Supplements,
     build_compute_metrics,
+    calibration_notes,
     check_output_dir,
     clear_output_dir,
     complete_evaluation_values,
+    find_calibration,
     load_config,
     load_pretrained,
     load_text_data,
@@ -35,14 +40,15 @@ from hf_ext import (
     start_training_log,
     task_of_config,
     tokenize_dataset,
+    with_scores,
     write_results,
 )
 
-ARGUMENTS = (ModelArguments, DataArguments, RecipeTrainingArguments, RunArguments)
+ARGUMENTS = (ModelArguments, DataArguments, RecipeTrainingArguments, SavedCalibrationArguments, RunArguments)
 
 
 def main(argv: list[str]) -> None:
-    model_args, data_args, training_args, run_args = parse_arguments(
+    model_args, data_args, training_args, saved_args, run_args = parse_arguments(
         ARGUMENTS,
         argv,
         __doc__,
@@ -50,12 +56,16 @@ def main(argv: list[str]) -> None:
         complete=complete_evaluation_values,
         others=ALL_SETTINGS.values(),
     )
-    record = RunRecord(argv, {"model": model_args, "data": data_args, "training": training_args, "run": run_args})
+    sections = ("model", "data", "training", "calibration", "run")
+    arguments = (model_args, data_args, training_args, saved_args, run_args)
+    record = RunRecord(argv, dict(zip(sections, arguments, strict=True)))
     output_dir = check_output_dir(training_args.output_dir, run_args.overwrite, model=model_args.model_name_or_path)
     task = task_of_config(load_config(model_args))
     data = load_text_data(data_args, model_args, ("test",), task)
-    compute_metrics = build_compute_metrics(task.problem_type, data_args.metric_name)
+    calibration = find_calibration(model_args, task) if saved_args.calibration == "auto" else None
+    compute_metrics = build_compute_metrics(task.problem_type, data_args.metric_name, calibration)
     notes = data.notes + training_args.precision_notes(run_args.mixed_precision)
+    notes += calibration_notes(calibration, model_args.model_name_or_path)
     if run_args.dry_run:
         show_dry_run(record, data, notes)
         return
@@ -70,6 +80,8 @@ def main(argv: list[str]) -> None:
         if run_args.overwrite:
             clear_output_dir(output_dir)
         start_training_log(output_dir)
+        for note in notes:
+            print(f"Note: {note}")
 
     trainer = ExtendedTrainer(
         model=model,
@@ -78,11 +90,12 @@ def main(argv: list[str]) -> None:
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=compute_metrics,
     )
-    predictions, metrics = predict_splits(trainer, data, encoded)
+    predictions, metrics = predict_splits(trainer, data, encoded, calibration)
     record.add(data=data.fingerprint(), notes=notes)
     if trainer.is_world_process_zero():
         title = f"Evaluation of {model_args.name or model_args.model_name_or_path}"
-        write_results(output_dir, title, predictions, metrics, [], record, notes, model_card=False)
+        shown = Supplements(calibration=None if calibration is None else with_scores(calibration, metrics))
+        write_results(output_dir, title, predictions, metrics, [], record, notes, model_card=False, supplements=shown)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ def main(argv: list[str]) -> None:
     if model_args.model_name_or_path is not None:
         load_config(model_args)
     data = load_text_data(data_args, model_args, ("train",))
+    settings["loss"].check(data.task.problem_type, data.task.label_names, training_args.label_smoothing_factor)
     if run_args.dry_run:
         print(f"{len(data.splits['train']):,} training rows, {finder_args}\nDry run: nothing was trained or written.")
         return
@@ -59,6 +60,7 @@ def main(argv: list[str]) -> None:
         run_args,
         callbacks=settings["learning_rates"].callbacks(),
         augmenter=on_the_fly,
+        loss_args=settings["loss"],
     )
     finder = LRFinder.from_trainer(trainer)
     finder.range_test(

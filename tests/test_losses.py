@@ -266,8 +266,9 @@ def test_what_does_not_fit_is_refused():
     for problem_type in (MULTI, REGRESSION):
         with pytest.raises(DataError, match="one a logit"):
             hard_target_loss(student, torch.zeros(6), problem_type)
-        with pytest.raises(ConfigurationError, match=r"label_smoothing is 0\.1"):
-            hard_target_loss(student, torch.zeros(6, 4), problem_type, 0.1)
+    for name, value in {"label_smoothing": 0.1, "class_weights": torch.ones(4), "focal_gamma": 2.0}.items():
+        with pytest.raises(ConfigurationError, match=f"{name} is .*not for regression"):
+            hard_target_loss(student, torch.zeros(6, 4), REGRESSION, **{name: value})
 
 
 # ---- Hidden states ----
@@ -335,3 +336,86 @@ def test_terms_are_never_negative():
     for seed, problem_type, kind in itertools.product(range(20), PROBLEMS, KINDS):
         student, teacher = random_logits(seed=seed, dtype=torch.float32)
         assert (soft_target_loss(student, teacher, problem_type, 4.0, kind) >= 0).all()
+
+
+# ---- Classes that count more, rows that count less ----
+
+
+def all_labelled(problem_type, rows=6, classes=4):
+    generator = np.random.default_rng(1)
+    if problem_type == SINGLE:
+        return torch.from_numpy(generator.integers(0, classes, rows))
+    return torch.from_numpy(generator.integers(0, 2, (rows, classes)).astype(np.float64))
+
+
+def focal_by_hand(logits, target, gamma, weights, problem_type, smoothing=0.0):
+    """Lin et al. (2017), equation 4, on probabilities, a row at a time."""
+    losses = []
+    for row, truth in zip(logits, target, strict=True):
+        if problem_type == SINGLE:
+            p, q = row.softmax(0), F.one_hot(truth, len(row)) * (1 - smoothing) + smoothing / len(row)
+            loss = sum(-q[c] * (1 - p[c]) ** gamma * p[c].log() for c in range(len(row)))
+            losses.append(loss * weights[truth])
+        else:
+            terms = []
+            for c, y in enumerate(truth):
+                # As torchvision's sigmoid_focal_loss has it: p_t is the probability of what is true.
+                p, q = row[c].sigmoid(), y * (1 - smoothing) + smoothing / 2
+                term = q * (1 - p) ** gamma * -p.log() + (1 - q) * p**gamma * -(1 - p).log()
+                terms.append(term * weights[int(y), c])
+            losses.append(sum(terms) / len(terms))
+    return torch.stack(losses)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0, 5.0])
+@pytest.mark.parametrize("problem_type", [SINGLE, MULTI])
+def test_weights_focus_and_smoothing_are_the_formula(problem_type, gamma, smoothing):
+    logits, _ = random_logits()
+    labels = all_labelled(problem_type)
+    weights = torch.tensor([[0.5, 2.0, 1.0, 3.0], [4.0, 0.1, 1.0, 1.5]], dtype=logits.dtype)
+    weights = weights[0] if problem_type == SINGLE else weights
+    losses, labelled = hard_target_loss(logits, labels, problem_type, smoothing, weights, gamma)
+    expected = focal_by_hand(logits, labels, gamma, weights, problem_type, smoothing)
+    torch.testing.assert_close(losses, expected)
+    assert labelled.all()
+
+
+def test_the_weighted_mean_over_all_rows_is_torchs():
+    logits, _ = random_logits()
+    labels = all_labelled(SINGLE)
+    weights = torch.tensor([0.5, 2.0, 1.0, 3.0], dtype=logits.dtype)
+    weights = weights / weights[labels].mean()
+    losses, _ = hard_target_loss(logits, labels, SINGLE, class_weights=weights)
+    torch.testing.assert_close(losses.mean(), F.cross_entropy(logits, labels, weight=weights))
+    labels = all_labelled(MULTI)
+    weights = torch.stack([torch.ones(4), torch.tensor([0.5, 2.0, 1.0, 3.0])]).to(logits)
+    losses, _ = hard_target_loss(logits, labels, MULTI, class_weights=weights)
+    expected = F.binary_cross_entropy_with_logits(logits, labels.to(logits), pos_weight=weights[1])
+    torch.testing.assert_close(losses.mean(), expected)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize("problem_type", [SINGLE, MULTI])
+def test_certainty_has_a_finite_gradient(problem_type, gamma):
+    logits = torch.tensor([[200.0, -200.0], [-200.0, 200.0]], requires_grad=True)
+    labels = torch.tensor([0, 0]) if problem_type == SINGLE else torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    losses, _ = hard_target_loss(logits, labels, problem_type, 0.0, None, gamma)
+    losses.sum().backward()
+    assert losses[0] == 0
+    assert losses[1] > 100
+    assert logits.grad.isfinite().all()
+
+
+def test_rows_without_a_label_stay_out_of_weights_and_focus():
+    logits = random_logits()[0].requires_grad_()
+    for problem_type, labels, weights in (
+        (SINGLE, torch.tensor([0, -100, 3, -100, 1, 2]), torch.ones(4)),
+        (MULTI, torch.tensor([[1.0, math.nan, 0.0, 0.0]] * 6), torch.ones(2, 4)),
+    ):
+        logits.grad = None
+        losses, labelled = hard_target_loss(logits, labels, problem_type, 0.1, weights, 2.0)
+        losses.sum().backward()
+        assert (losses[~labelled] == 0).all()
+        assert (logits.grad[~labelled] == 0).all()
+        assert logits.grad.isfinite().all()

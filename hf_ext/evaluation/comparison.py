@@ -9,7 +9,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from hf_ext.errors import ConfigurationError
-from hf_ext.evaluation.calibration import expected_calibration_error
+from hf_ext.evaluation.calibration import expected_calibration_error, proper_scores
 from hf_ext.evaluation.metrics import multi_label_metrics, regression_metrics, single_label_metrics
 from hf_ext.evaluation.predictions import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Predictions
 from hf_ext.evaluation.same_rows import check_same_rows
@@ -262,17 +262,9 @@ def probability_scores(predictions: Predictions) -> dict[str, float]:
         predictions ([`Predictions`]): A labelled classification.
 
     Returns:
-        `dict[str, float]`: `nll`, the mean negative log-probability, in nats, of the true class, or of the right yes or
-        no of each row and class (multi-label); and `brier` (Brier 1950), the squared distance to the truth, added up
-        over the classes of a row (0 to 2), or the mean over rows and classes (multi-label, 0 to 1). A probability that
-        is 0 in float64 counts as the smallest normal number.
+        `dict[str, float]`: `nll` and `brier`, as [`proper_scores`].
     """
-    p, labels = predictions.probabilities, predictions.labels
-    if predictions.problem_type == MULTI_LABEL:
-        of_truth, squared = np.where(labels == 1, p, 1 - p), (p - labels) ** 2
-        return {"nll": _mean_nll(of_truth), "brier": float(squared.mean())}
-    truth = np.eye(p.shape[1])[labels]
-    return {"nll": _mean_nll(p[np.arange(len(p)), labels]), "brier": float(((p - truth) ** 2).sum(axis=1).mean())}
+    return proper_scores(predictions.probabilities, predictions.labels)
 
 
 def right_rows(predictions: Predictions) -> np.ndarray:
@@ -290,10 +282,6 @@ def main_metric(problem_type: str) -> str:
 
 def _all_classes(equal: np.ndarray) -> np.ndarray:
     return equal if equal.ndim == 1 else equal.all(axis=1)
-
-
-def _mean_nll(probabilities: np.ndarray) -> float:
-    return float(-np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)).mean())
 
 
 def _flips(a: Predictions, b: Predictions, flipped: np.ndarray) -> Flips:

@@ -8,9 +8,13 @@ from typing import Any
 import numpy as np
 
 from hf_ext.errors import ConfigurationError
+from hf_ext.evaluation.calibration import Calibration, calibration_scores
 from hf_ext.evaluation.metrics import METRIC_NAMES
 from hf_ext.evaluation.predictions import MULTI_LABEL, REGRESSION, SINGLE_LABEL, sigmoid, softmax
+from hf_ext.evaluation.thresholds import decide
 
+# What the name of a metric without calibration begins with.
+UNCALIBRATED = "uncalibrated_"
 # What the Hub calls metrics that are always reported here: asking for one loads nothing.
 COVERED_NAMES = {
     SINGLE_LABEL: {"f1", "precision", "recall", "matthews_correlation"},
@@ -19,7 +23,9 @@ COVERED_NAMES = {
 }
 
 
-def build_compute_metrics(problem_type: str, metric_name: str | None = None) -> Callable[[Any], dict[str, float]]:
+def build_compute_metrics(
+    problem_type: str, metric_name: str | None = None, calibration: Calibration | None = None
+) -> Callable[[Any], dict[str, float]]:
     """
     A Trainer's `compute_metrics`, from the `evaluate` modules of this package and, if named, one more.
 
@@ -27,6 +33,8 @@ def build_compute_metrics(problem_type: str, metric_name: str | None = None) -> 
         problem_type (`str`): As in a model's configuration.
         metric_name (`str`, *optional*): A metric of the `evaluate` library: a Hub name or a local script. Names that
             are always reported (`accuracy`, `f1` ...) load nothing.
+        calibration ([`Calibration`], *optional*): With it, the metrics are those of its probabilities and decisions,
+            `ece`, `nll` and `brier` among them, and `uncalibrated_<metric>` those without it.
 
     Returns:
         `Callable`: From an [`~transformers.EvalPrediction`] to a `dict[str, float]`.
@@ -37,26 +45,32 @@ def build_compute_metrics(problem_type: str, metric_name: str | None = None) -> 
     from hf_ext.evaluation.modules import MODULES, CalibrationError
 
     module = MODULES[problem_type](keep_in_memory=True)
-    calibration = CalibrationError(keep_in_memory=True) if problem_type == SINGLE_LABEL else None
+    calibration_error = CalibrationError(keep_in_memory=True) if problem_type == SINGLE_LABEL else None
     further = _load_metric(metric_name, problem_type)
+
+    def scores_of(probabilities, decisions, references) -> dict[str, float]:
+        scores = module.compute(predictions=decisions, references=references)
+        if calibration_error is not None:
+            scores.update(calibration_error.compute(predictions=probabilities, references=references))
+        if further is not None:
+            scores.update(_compute_further(further, decisions, references, problem_type))
+        return scores
 
     def compute_metrics(evaluation) -> dict[str, float]:
         logits = evaluation.predictions
         logits = np.asarray(logits[0] if isinstance(logits, tuple) else logits, dtype=np.float64)
-        if problem_type == REGRESSION:
-            decisions = logits.reshape(-1)
-        elif problem_type == MULTI_LABEL:
-            decisions = (sigmoid(logits) >= 0.5).astype(int)
-        else:
-            decisions = logits.argmax(axis=1)
         references = np.asarray(evaluation.label_ids)
-        references = references.astype(float).reshape(-1) if problem_type == REGRESSION else references.astype(int)
-        scores = module.compute(predictions=decisions, references=references)
-        if calibration is not None:
-            scores.update(calibration.compute(predictions=softmax(logits), references=references))
-        if further is not None:
-            scores.update(_compute_further(further, decisions, references, problem_type))
-        return scores
+        if problem_type == REGRESSION:
+            return scores_of(None, logits.reshape(-1), references.astype(float).reshape(-1))
+        references = references.astype(int)
+        probabilities = sigmoid(logits) if problem_type == MULTI_LABEL else softmax(logits)
+        scores = scores_of(probabilities, decide(probabilities, problem_type), references)
+        if calibration is None:
+            return scores
+        before = {**scores, **calibration_scores(probabilities, references)}
+        probabilities, decisions = calibration.apply(logits)
+        after = {**scores_of(probabilities, decisions, references), **calibration_scores(probabilities, references)}
+        return {**after, **{f"{UNCALIBRATED}{name}": value for name, value in before.items()}}
 
     return compute_metrics
 

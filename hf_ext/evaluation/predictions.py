@@ -11,11 +11,12 @@ from typing import TextIO
 
 import numpy as np
 
-__all__ = ["Predictions", "confused_pairs", "open_atomically", "reliability_bins", "sigmoid", "softmax"]
+__all__ = ["Predictions", "class_notes", "confused_pairs", "open_atomically", "reliability_bins", "sigmoid", "softmax"]
 
 SINGLE_LABEL = "single_label_classification"
 MULTI_LABEL = "multi_label_classification"
 REGRESSION = "regression"
+MAX_NAMES = 20
 PROBLEM_TYPES = (SINGLE_LABEL, MULTI_LABEL, REGRESSION)
 
 
@@ -121,6 +122,9 @@ class Predictions:
             The text, or the text pair, of each row.
         threshold (`float`, *optional*, defaults to `0.5`):
             A multi-label class is predicted where its probability is at least this.
+        decisions (`np.ndarray`, *optional*):
+            What is predicted, where that does not follow from `probabilities` and `threshold`: class ids of shape
+            `(rows,)`, or 0 and 1 of shape `(rows, classes)` for multi-label. Not for regression.
 
     Raises:
         `ValueError`: If the shapes disagree, a number is not finite or a label is not one of the classes.
@@ -132,11 +136,14 @@ class Predictions:
     labels: np.ndarray | None
     texts: list[str] | list[tuple[str, str]]
     threshold: float = 0.5
+    decisions: np.ndarray | None = None
 
     def __post_init__(self):
         _check_probabilities(self)
         if self.labels is not None:
-            _check_labels(self)
+            _check_labels(self, "labels", self.labels)
+        if self.decisions is not None:
+            _check_labels(self, "decisions", self.decisions)
 
     @classmethod
     def from_logits(
@@ -172,6 +179,8 @@ class Predictions:
     @property
     def predictions(self) -> np.ndarray:
         """`(rows,)` class ids, `(rows, classes)` 0 and 1 for multi-label, `(rows,)` numbers for regression."""
+        if self.decisions is not None:
+            return self.decisions
         if self.problem_type == SINGLE_LABEL:
             return self.probabilities.argmax(axis=1)
         if self.problem_type == MULTI_LABEL:
@@ -213,7 +222,7 @@ class Predictions:
         predictions = self.predictions
         wrong = predictions != self.labels
         if self.problem_type == SINGLE_LABEL:
-            scores = np.where(wrong, self.probabilities.max(axis=1), -1.0)
+            scores = np.where(wrong, self.probabilities[np.arange(len(predictions)), predictions], -1.0)
         elif self.problem_type == MULTI_LABEL:
             confidence = np.where(predictions == 1, self.probabilities, 1.0 - self.probabilities)
             scores = np.where(wrong, confidence, -1.0).max(axis=1)
@@ -251,6 +260,43 @@ class Predictions:
         return Path(path)
 
 
+def class_notes(predictions: dict[str, Predictions]) -> list[str]:
+    """
+    Says which classes metrics could tell little about: those that are never predicted, and those without rows.
+
+    Args:
+        predictions (`dict[str, Predictions]`): By split; unlabelled splits and regressions have no such classes.
+    """
+    notes = []
+    for split, given in predictions.items():
+        if given.labels is None or given.problem_type == REGRESSION or not len(given.texts):
+            continue
+        occurring, predicted = (_occurring(given, values) for values in (given.labels, given.predictions))
+        names = np.array(given.label_names, dtype=object)
+        missed, absent = names[occurring & ~predicted], names[~occurring]
+        if len(missed):
+            notes.append(
+                f"{split}: never predicted: {_listed(missed)}. Precision, recall and F1 of such a class count as 0."
+            )
+        if len(absent):
+            when = "" if given.problem_type == MULTI_LABEL else ", if it is predicted"
+            notes.append(
+                f"{split}: without a row: {_listed(absent)}. Such a class counts as 0 in macro averages{when}."
+            )
+    return notes
+
+
+def _occurring(given: Predictions, values: np.ndarray) -> np.ndarray:
+    if given.problem_type == MULTI_LABEL:
+        return values.any(axis=0)
+    return np.bincount(values, minlength=len(given.label_names)) > 0
+
+
+def _listed(names: np.ndarray) -> str:
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return f"{', '.join(names[:MAX_NAMES])}{more}"
+
+
 def _check_probabilities(given: Predictions) -> None:
     if given.problem_type not in PROBLEM_TYPES:
         raise ValueError(f"problem_type is {given.problem_type!r}; it must be one of {', '.join(PROBLEM_TYPES)}.")
@@ -275,27 +321,29 @@ def _check_probabilities(given: Predictions) -> None:
         )
 
 
-def _check_labels(given: Predictions) -> None:
+def _check_labels(given: Predictions, name: str, values: np.ndarray) -> None:
     multi_label = given.problem_type == MULTI_LABEL
     expected = given.probabilities.shape if multi_label else (len(given.texts),)
-    if given.labels.shape != expected:
+    if values.shape != expected:
         raise ValueError(
-            f"labels has shape {given.labels.shape} for {given.problem_type}; pass an array of shape {expected}, "
-            "or None for an unlabelled split."
+            f"{name} has shape {values.shape} for {given.problem_type}; pass an array of shape {expected}, "
+            f"or None{' for an unlabelled split' if name == 'labels' else ''}."
         )
     if given.problem_type == REGRESSION:
-        valid, wanted = np.isfinite(given.labels), "finite numbers"
+        if name == "decisions":
+            raise ValueError("decisions are given for a regression, whose values are its predictions; pass None.")
+        valid, wanted = np.isfinite(values), "finite numbers"
     elif multi_label:
-        valid, wanted = np.isin(given.labels, (0, 1)).all(axis=1), "0 or 1 for each class"
+        valid, wanted = np.isin(values, (0, 1)).all(axis=1), "0 or 1 for each class"
     else:
         num_classes = len(given.label_names)
         # A float 1.0 would pass the range check and fail as an index later.
-        integer = np.issubdtype(given.labels.dtype, np.integer)
-        valid = integer & (given.labels >= 0) & (given.labels < num_classes)
+        integer = np.issubdtype(values.dtype, np.integer)
+        valid = integer & (values >= 0) & (values < num_classes)
         wanted = f"integer class ids from 0 to {num_classes - 1}"
     bad = np.flatnonzero(~valid)
     if len(bad):
         raise ValueError(
-            f"labels must be {wanted} for {given.problem_type}; row {bad[0]} has {given.labels[bad[0]]!r}. "
-            "Map the labels to ids first, or pass None for an unlabelled split."
+            f"{name} must be {wanted} for {given.problem_type}; row {bad[0]} has {values[bad[0]]!r}. "
+            f"Map the {name} to ids first, or pass None{' for an unlabelled split' if name == 'labels' else ''}."
         )

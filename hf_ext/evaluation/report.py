@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hf_ext.evaluation.calibration import Calibration
 from hf_ext.evaluation.comparison import Comparison, Pair
 from hf_ext.evaluation.figures import learning_curves, speed_plot
 from hf_ext.evaluation.pages import TEMPLATES, write_page
@@ -44,12 +45,14 @@ class Supplements:
         augmented (`list[tuple[str, str]]`): Training texts before and after augmentation.
         preflight (`dict`, *optional*): [`PreflightReport.as_dict`].
         comparisons (`dict[str, Comparison]`): What was compared (a split, a task) -> how its models did.
+        calibration ([`Calibration`], *optional*): What was applied to the results, with its scores of each split.
     """
 
     images: list[Image] = field(default_factory=list)
     augmented: list[tuple[str, str]] = field(default_factory=list)
     preflight: dict[str, Any] | None = None
     comparisons: dict[str, Comparison] = field(default_factory=dict)
+    calibration: Calibration | None = None
 
 
 def write_report(
@@ -97,6 +100,7 @@ def write_report(
         other_metrics=other_names,
         verdicts=[(name, text) for name, item in compared for text in item.sentences if text not in notes],
         comparisons=[_comparison_view(name, item) for name, item in compared],
+        calibration=None if supplements.calibration is None else _calibration_view(supplements.calibration),
         curves=learning_curves(history),
         preflight=supplements.preflight,
         augmented=[(shown_text(before)[0], shown_text(after)[0]) for before, after in supplements.augmented],
@@ -134,6 +138,23 @@ def _run_tables(run: dict) -> dict[str, dict[str, dict[str, str]]]:
         if table:
             sections[SECTIONS.get(name, "configuration")][name] = flatten(table)
     return sections
+
+
+def _calibration_view(calibration: Calibration) -> dict[str, Any]:
+    """Before and after of the scores that a calibration is for and of the main metrics, and where it decides."""
+    rows = [
+        (split, METRIC_TITLES[name], values["before"][name], values["after"][name])
+        for split, values in calibration.scores.items()
+        for name in METRIC_TITLES
+        if name in values["before"]
+    ]
+    thresholds = None if calibration.thresholds is None else calibration.thresholds.tolist()
+    return {
+        "temperature": calibration.temperature,
+        "fitted_on": calibration.fitted_on,
+        "rows": rows,
+        "thresholds": thresholds and list(zip(calibration.label_names, thresholds, strict=True)),
+    }
 
 
 def _comparison_view(name: str, comparison: Comparison) -> dict[str, Any]:

@@ -113,13 +113,14 @@ def assemble_training(
     """
     model_args, cnn_args, data_args = settings["model"], settings["textcnn"], settings["data"]
     training_args, run_args, finder_args = settings["training"], settings["run"], settings["lr_finder"]
+    loss_args = settings["loss"]
     texts = built.data.texts("train") if "train" in built.data.splits else []
     encoded = tokenize_splits(built.tokenizer, data_args, training_args, built.data.splits)
     rates = settings["learning_rates"].callbacks()
 
     def fresh_trainer(rows, args):
         model, tokenizer, _ = build_model(model_args, cnn_args, data_args, args, built.data.task, texts)
-        return build_trainer(model, tokenizer, {"train": rows}, args, run_args, callbacks=rates)
+        return build_trainer(model, tokenizer, {"train": rows}, args, run_args, callbacks=rates, loss_args=loss_args)
 
     curriculum, data_map = curriculum_callbacks(
         settings["curriculum"], fresh_trainer, encoded.get("train"), training_args, arguments
@@ -141,8 +142,9 @@ def assemble_training(
         compute_metrics,
         [*callbacks, *more_callbacks],
         on_the_fly,
+        loss_args=loss_args,
     )
-    finder, notes = None, []
+    finder, notes = None, trainer.loss_notes()
     if finder_args.find_learning_rate and training_args.do_train:
         finder, note = find_learning_rate(trainer, finder_args, checkpoint)
         notes.append(note)

@@ -216,6 +216,7 @@ def build_student_trainer(
         callbacks,
         augmentation.augmenter(settings["training"].seed) if augmentation.augmentation_on_the_fly else None,
         lambda model, **others: DistillationTrainer(student_model=model, **own, **others),
+        settings["loss"],
     )
 
 
@@ -312,9 +313,20 @@ def train_control(
         )
         encoded = tokenize_splits(tokenizer, settings["data"], own, with_rows(data, transfer.labelled()).splits)
         stopping = [*callbacks, StopAt(student.global_step)]
-        return build_trainer(model, tokenizer, encoded, own, settings["run"], compute_metrics, stopping, augmenter)
+        return build_trainer(
+            model,
+            tokenizer,
+            encoded,
+            own,
+            settings["run"],
+            compute_metrics,
+            stopping,
+            augmenter,
+            loss_args=settings["loss"],
+        )
 
-    depends_on = {name: vars(settings[name]) for name in ("model", "textcnn", "distillation", "augmentation")}
+    parts = ("model", "textcnn", "loss", "distillation", "augmentation")
+    depends_on = {name: vars(settings[name]) for name in parts}
     depends_on |= {"data": data.fingerprint(), "steps": student.global_step}
     depends_on["training"] = learning_settings(settings["training"])
     train_once(folder, make_trainer, depends_on, resume, student.global_step)

@@ -8,7 +8,7 @@ from hf_ext.data.preflight import PreflightReport
 from hf_ext.evaluation.averages import average_over_tasks
 from hf_ext.evaluation.comparison import Comparison
 from hf_ext.evaluation.model_card import write_model_card
-from hf_ext.evaluation.predictions import Predictions
+from hf_ext.evaluation.predictions import Predictions, class_notes
 from hf_ext.evaluation.report import Supplements, write_report
 from hf_ext.evaluation.significance import metric_intervals
 from hf_ext.evaluation.tables import results_table
@@ -107,7 +107,8 @@ def write_multitask(
         splits |= {f"{name} {split}": items for split, items in predictions.items()}
         metrics |= {f"{name} {split}": values[split] for split in intervals[name]}
         bounds |= {f"{name} {split}": found for split, found in intervals[name].items()}
-    common = {"title": title, "metrics": metrics, "intervals": bounds, "notes": sentences + notes}
+    notes = [*sentences, *notes, *class_notes(splits)]
+    common = {"title": title, "metrics": metrics, "intervals": bounds, "notes": notes}
     report = write_report(
         output_dir / "report.html",
         splits=splits,

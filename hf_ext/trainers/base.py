@@ -2,6 +2,8 @@
 
 import logging
 import os
+import warnings
+from collections.abc import Mapping
 
 import torch
 from accelerate import DistributedType
@@ -14,6 +16,7 @@ from hf_ext.data.sampling import LengthGroupedSampler
 from hf_ext.layers import layer_groups
 from hf_ext.lr_schedules import OWN_SCHEDULES
 from hf_ext.optimizers import SparseAdamW, clip_mixed_grad_norm_, large_embeddings
+from hf_ext.trainers.class_loss import make_class_loss
 
 logger = logging.getLogger(__name__)
 
@@ -42,23 +45,54 @@ class ExtendedTrainer(Trainer):
     - A `data_collator` with `set_epoch` is told the epoch, and gets the columns that it names in `needed_columns`
       (see [`AugmentingCollator`]).
     - A launch of several processes that would train separate models raises.
+    - Class weights, focal loss and label smoothing (of several labels too) shape the loss of training batches.
+      Evaluations report the plain loss, so that runs with different settings can be compared by it.
 
     Args:
         sparse_embeddings (`bool`, *optional*):
             Update only the embedding rows that a batch contains (see [`SparseAdamW`]). By default on where it saves
             time: AdamW on a CPU, without `torch_compile`, for embeddings of at least 2,048 rows.
+        class_weights (`str`, `list` or `dict`, *optional*):
+            `"balanced"`, a weight a class, or class name -> weight (others 1), scaled to a mean of 1 over the training
+            rows; see [`resolve_class_weights`]. The loss of a step stays a mean over its rows.
+        focal_gamma (`float`, *optional*, defaults to 0.0):
+            Lets rows that are right already count less; see [`hard_target_loss`].
         kwargs:
             As [`~transformers.Trainer`].
 
+    Attributes:
+        class_loss ([`ClassLoss`], *optional*): The loss of training batches, where it is not the model's own.
+
     A subclass with a loss of its own overrides [`~ExtendedTrainer.batch_loss`], and
-    [`~ExtendedTrainer.count_targets`] where that is a mean over something else than the labels.
+    [`~ExtendedTrainer.count_targets`] where that is a mean over something else than the labels. If it makes use of
+    `class_loss`, it sets `uses_class_loss`; otherwise class weights and focal loss are refused.
+
+    Raises:
+        ConfigurationError: If class weights, focal loss or smoothing do not fit the model or the data.
     """
 
     # The loss that `compute_loss` returns is a mean over micro-batches still to be divided by their number.
     loss_is_scaled_for_ga = False
+    uses_class_loss = False
 
-    def __init__(self, *args, sparse_embeddings: bool | None = None, **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        *args,
+        sparse_embeddings: bool | None = None,
+        class_weights: str | list[float] | dict[str, float] | None = None,
+        focal_gamma: float = 0.0,
+        **kwargs,
+    ):
+        with warnings.catch_warnings():
+            # It is, here.
+            warnings.filterwarnings("ignore", "Label smoothing is not compatible with multi-label")
+            super().__init__(*args, **kwargs)
+        self.class_loss = make_class_loss(
+            self.model, self.args, self.train_dataset, class_weights, focal_gamma, self._foreign_loss()
+        )
+        if self.class_loss is not None:
+            # It takes the labels away from the model, and smooths the loss of evaluations too.
+            self.label_smoother = None
         # Classification heads accept `num_items_in_batch` and ignore it; the Trainer then skips its own scaling.
         self.model_accepts_loss_kwargs = False
         if hasattr(self.data_collator, "set_epoch"):
@@ -88,7 +122,22 @@ class ExtendedTrainer(Trainer):
         Returns:
             `tuple[torch.Tensor, Any]`: A scalar and what the model returned.
         """
-        return super().compute_loss(model, inputs, return_outputs=True)
+        if self.class_loss is None or not model.training or "labels" not in inputs:
+            return super().compute_loss(model, inputs, return_outputs=True)
+        outputs = model(**{name: value for name, value in inputs.items() if name != "labels"})
+        logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs[0]
+        return self.class_loss(logits, inputs["labels"]), outputs
+
+    def _foreign_loss(self) -> str | None:
+        """What takes the place of a loss that `class_loss` could be part of."""
+        if self.compute_loss_func is not None:
+            return "compute_loss_func"
+        own = type(self).batch_loss is not ExtendedTrainer.batch_loss and not self.uses_class_loss
+        return f"{type(self).__name__}.batch_loss" if own else None
+
+    def loss_notes(self) -> list[str]:
+        """What a reader of the results has to know of the loss."""
+        return [] if self.class_loss is None else self.class_loss.notes()
 
     def count_targets(self, inputs) -> int:
         """
@@ -161,6 +210,8 @@ class ExtendedTrainer(Trainer):
             # Before a checkpoint's optimizer is loaded: it brings its rates along, and may have other groups.
             rates = {name: self.args.learning_rate * scale for name, scale in (scales or {}).items()}
             require_unchanged(self.state, "hf_ext.learning_rates_by_layer", rates)
+            settings = {} if self.class_loss is None else self.class_loss.settings
+            require_unchanged(self.state, "hf_ext.class_loss", settings)
         return optimizer
 
     def _extended_optimizer(self, model, scales):

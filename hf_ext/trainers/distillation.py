@@ -90,7 +90,8 @@ class DistillationTrainer(ExtendedTrainer):
         hidden_states_layers (`dict[int, int]`, *optional*):
             For each matched layer of the student the teacher's, counted from 1. By default all, evenly spread.
         args ([`~transformers.TrainingArguments`], *optional*):
-            As [`~transformers.Trainer`]. `label_smoothing_factor` acts on the hard term, of a single label.
+            As [`~transformers.Trainer`]. `label_smoothing_factor` acts on the hard term, as do `class_weights` and
+            `focal_gamma`.
         train_dataset ([`~datasets.Dataset`], a sequence of `dict` or an iterable data set, *optional*):
             Tokenised for the student, with the texts beside: `tokenize_dataset(..., keep_columns=("text",))`.
         kwargs:
@@ -108,6 +109,9 @@ class DistillationTrainer(ExtendedTrainer):
 
         >>> trainer = DistillationTrainer(student_model=small, teacher_model=large, temperature=4.0, alpha=0.7)
     """
+
+    # In the hard term.
+    uses_class_loss = True
 
     def __init__(
         self,
@@ -164,8 +168,6 @@ class DistillationTrainer(ExtendedTrainer):
             )
             self.distillation["hidden_states_layers"] = [list(pair) for pair in self.hidden_states.layers.items()]
         super().__init__(model=student_model, args=args, train_dataset=train_dataset, **kwargs)
-        # It would take the labels away, and smooth the loss of evaluations too.
-        self.label_smoother = None
         self._parts = _Parts()
         self._evaluated = torch.zeros(2)
 
@@ -232,8 +234,11 @@ class DistillationTrainer(ExtendedTrainer):
         logits, settings = _logits(outputs), self.distillation
         temperature, alpha = self._scheduled("temperature"), self._scheduled("alpha")
         soft = soft_target_loss(logits, targets, self.problem_type, temperature, settings["distillation_loss"])
-        smoothing = self.args.label_smoothing_factor
-        hard, labelled = hard_target_loss(logits, inputs.get("labels"), self.problem_type, smoothing)
+        labels, own_loss = inputs.get("labels"), self.class_loss
+        if own_loss is None:
+            hard, labelled = hard_target_loss(logits, labels, self.problem_type)
+        else:
+            hard, labelled = own_loss.rows(logits, labels)
         loss, hidden = mixed_loss(soft, hard, labelled, alpha), None
         if matching is not None:
             hidden = matching.loss(own, outputs["hidden_states"], inputs[TEACHER_INPUTS][0], teacher_hidden)

@@ -12,7 +12,7 @@ from hf_ext.configuration import nearest
 from hf_ext.data.augmentation.collator import AugmentingCollator
 from hf_ext.data.difficulty import TEXTS, column_names
 from hf_ext.data.distillation_collator import KEEP_TEXTS, TEACHER_LOGITS
-from hf_ext.data.labels import SINGLE_LABEL
+from hf_ext.data.labels import REGRESSION
 from hf_ext.errors import ConfigurationError, DataError
 from hf_ext.losses import HIDDEN_LOSSES, SOFT_LOSSES
 from hf_ext.models.teacher import Teacher, label_names_of, problem_type_of
@@ -88,10 +88,10 @@ def check_student(student: Any, teacher: Any, args: TrainingArguments | None, kw
     if any(member is student for member in (teacher if isinstance(teacher, (list, tuple)) else [teacher])):
         raise ConfigurationError("student_model and teacher_model are one object; a teacher is another model.")
     smoothing = 0.0 if args is None else args.label_smoothing_factor
-    if smoothing and problem_type_of(student.config) != SINGLE_LABEL:
+    if smoothing and problem_type_of(student.config) == REGRESSION:
         raise ConfigurationError(
-            f"label_smoothing_factor is {smoothing}, but the student is a model of {problem_type_of(student.config)}; "
-            "smoothing is defined for a single label only. Set it to 0."
+            f"label_smoothing_factor is {smoothing}, but the student is a model of regression; smoothing is defined "
+            "for classes only. Set it to 0."
         )
 
 

@@ -21,6 +21,8 @@ NAMES_BY_TASK = {
     "data_collator": "data_collators",
     "processing_class": "processing_classes",
     "compute_loss_func": None,
+    "class_weights": None,
+    "focal_gamma": None,
 }
 SPLITS = ("train", "validation")
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import scipy.special
 
-from hf_ext.evaluation.predictions import Predictions, confused_pairs, open_atomically, reliability_bins
+from hf_ext.evaluation.metrics import multi_label_metrics, single_label_metrics
+from hf_ext.evaluation.predictions import Predictions, class_notes, confused_pairs, open_atomically, reliability_bins
 
 SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
 
@@ -162,3 +163,74 @@ def test_reliability_bins_match_a_loop():
 def test_errors_say_what_to_do(arguments, message):
     with pytest.raises(ValueError, match=message):
         predict(**{"logits": np.zeros((2, 2)), **arguments})
+
+
+# ---- Given decisions, and classes that metrics say little about ----
+
+
+def test_given_decisions_are_the_predictions(tmp_path):
+    probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7]])
+    labels, texts = np.array([0, 1, 0]), ["one", "two", "three"]
+    given = Predictions(SINGLE, ["a", "b"], probabilities, labels, texts, decisions=np.array([1, 0, 1]))
+    assert given.predictions.tolist() == [1, 0, 1]
+    # By the probability of what was answered wrongly.
+    assert given.most_confident_errors() == [(2, 0.7), (1, 0.4), (0, 0.1)]
+    rows = [json.loads(line) for line in given.to_jsonl(tmp_path / "p.jsonl").read_text().splitlines()]
+    assert [row["prediction"] for row in rows] == ["b", "a", "b"]
+    yes = Predictions(MULTI, ["a", "b"], probabilities, None, texts, decisions=np.array([[0, 0], [1, 1], [0, 1]]))
+    assert yes.named(yes.predictions) == [[], ["a", "b"], ["b"]]
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "decisions", "said"),
+    [
+        (SINGLE, [0, 1], r"decisions has shape \(2,\)"),
+        (SINGLE, [0, 1, 2], "decisions must be integer class ids from 0 to 1.*row 2 has"),
+        (SINGLE, [0.0, 1.0, 1.0], "decisions must be integer class ids"),
+        (MULTI, [0, 1, 1], r"decisions has shape \(3,\)"),
+        (MULTI, [[0, 1], [0, 2], [0, 0]], "decisions must be 0 or 1 .*row 1 has"),
+    ],
+)
+def test_decisions_that_do_not_fit_are_refused(problem_type, decisions, said):
+    probabilities = np.full((3, 2), 0.5)
+    with pytest.raises(ValueError, match=said):
+        Predictions(problem_type, ["a", "b"], probabilities, None, ["t"] * 3, decisions=np.array(decisions))
+
+
+def test_a_regression_has_no_decisions():
+    with pytest.raises(ValueError, match="decisions are given for a regression"):
+        Predictions("regression", ["value"], np.zeros((2, 1)), None, ["t"] * 2, decisions=np.zeros(2))
+
+
+def test_classes_that_are_never_predicted_or_have_no_row_are_named():
+    probabilities = np.array([[0.9, 0.1, 0.0], [0.8, 0.2, 0.0]])
+    given = Predictions(SINGLE, ["a", "b", "c"], probabilities, np.array([0, 1]), ["t"] * 2)
+    missed, absent = class_notes({"test": given})
+    assert missed.startswith("test: never predicted: b.")
+    assert absent.startswith("test: without a row: c.")
+    metrics = single_label_metrics(given.labels, given.predictions)
+    assert all(np.isfinite(value) for value in metrics.values())
+    assert metrics["f1_macro"] == pytest.approx((2 / 3 + 0) / 2)
+    labels = np.array([[1, 0, 0], [1, 1, 0]])
+    several = Predictions(MULTI, ["a", "b", "c"], probabilities, labels, ["t"] * 2)
+    assert [note.split(".")[0] for note in class_notes({"validation": several})] == [
+        "validation: never predicted: b",
+        "validation: without a row: c",
+    ]
+    assert multi_label_metrics(labels, several.predictions)["f1_macro"] == pytest.approx(1 / 3)
+
+
+def test_all_is_well_with_every_class_and_without_labels():
+    probabilities, texts = np.array([[0.9, 0.1], [0.2, 0.8]]), ["t"] * 2
+    fine = Predictions(SINGLE, ["a", "b"], probabilities, np.array([0, 1]), texts)
+    unlabelled = Predictions(SINGLE, ["a", "b"], probabilities, None, texts)
+    values = Predictions("regression", ["value"], np.zeros((2, 1)), np.zeros(2), texts)
+    assert class_notes({"validation": fine, "test": unlabelled, "other": values}) == []
+
+
+def test_many_classes_are_counted():
+    names = [f"c{i}" for i in range(50)]
+    given = Predictions(SINGLE, names, np.eye(50)[[0] * 50], np.arange(50), ["t"] * 50)
+    (note,) = class_notes({"test": given})
+    assert "c20 and 29 more" in note
+    assert "c21" not in note

@@ -336,10 +336,12 @@ def test_steps_and_cost_are_the_sum_of_the_tasks(tmp_path):
         ({"processing_classes": {"topic": TOKENIZER}}, ConfigurationError, "processing_classes has no entry for"),
         ({"train_dataset": SPLITS["topic"]}, ConfigurationError, "takes no train_dataset: pass datasets"),
         ({"compute_loss_func": len}, ConfigurationError, "takes no compute_loss_func"),
+        ({"class_weights": "balanced"}, ConfigurationError, "takes no class_weights"),
+        ({"focal_gamma": 2.0}, ConfigurationError, "takes no focal_gamma"),
         ({"arguments": {"label_smoothing_factor": 0.1}}, ConfigurationError, "label_smoothing_factor=0.1"),
         ({"arguments": {"train_sampling_strategy": "batch_rebalance"}}, ConfigurationError, "batch_rebalance"),
     ],
-    ids=range(19),
+    ids=range(21),
 )
 def test_settings_that_do_not_fit_are_refused(tmp_path, settings, error, said):
     with pytest.raises(error, match=said):
