@@ -1,7 +1,7 @@
 """The curves of a split, each as a picture and as the numbers behind it."""
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,32 +41,23 @@ def ranking_curves(data: Predictions, name: str) -> dict[str, Any]:
         `macro` (the mean over the classes that have one); `precision_recall` and `roc`, two SVG, and `drawn`, how many
         classes they show: the ones of lowest average precision. Without a class to draw, no pictures.
     """
-    scores, drawn, curves = [], {}, []
+    scores, found = [], {}
     for class_name, ranking in zip(data.label_names, class_rankings(data), strict=True):
         scores.append((ranking.average_precision, ranking.roc_auc))
         if ranking.defined:
-            curves.append((ranking.precision_recall(), ranking.roc()))
-            drawn[class_name] = (*scores[-1], *map(thinned, curves[-1]))
-            curves[-1] = (thinned(curves[-1][0], 2000), thinned(curves[-1][1], 2000))
-    view = {"scores": scores, "averages": {}, "drawn": min(len(drawn), MAX_CLASS_CURVES), "defined": len(drawn)}
-    if not drawn:
+            found[class_name] = _ranked(ranking)
+    view = {"scores": scores, "averages": {}, "drawn": min(len(found), MAX_CLASS_CURVES), "defined": len(found)}
+    if not found:
         return view
-    worst = sorted(drawn, key=lambda key: drawn[key][0])[:MAX_CLASS_CURVES]
-    shown = {key: drawn[key] for key in data.label_names if key in worst}
+    worst = sorted(found, key=lambda key: found[key].average_precision)[:MAX_CLASS_CURVES]
+    shown = {key: found[key] for key in found if key in worst}
     # Two exclusive classes are one question: their pooled curve and their mean say nothing more.
     if len(data.label_names) > 1 and (data.problem_type == MULTI_LABEL or len(data.label_names) > 2):
-        pooled = pooled_ranking(data)
-        precision_recall, roc = zip(*curves, strict=True)
-        macro = np.mean([found[:2] for found in drawn.values()], axis=0).tolist()
-        averages = {
-            "micro": (*_scores(pooled), thinned(pooled.precision_recall()), thinned(pooled.roc())),
-            "macro": (*macro, mean_precision_recall(precision_recall), mean_roc(roc)),
-        }
-        view["averages"] = {key: found[:2] for key, found in averages.items()}
-        shown = averages | {f"{key} " if key in averages else key: found for key, found in shown.items()}
-    view["precision_recall"] = _precision_recall(name, shown)
-    view["roc"] = _roc(name, shown)
-    return view
+        averages = {"micro": _ranked(pooled_ranking(data)), "macro": _mean(list(found.values()))}
+        view["averages"] = {key: (curves.average_precision, curves.roc_auc) for key, curves in averages.items()}
+        # A class may be called micro.
+        shown = averages | {f"{key} " if key in averages else key: curves for key, curves in shown.items()}
+    return {**view, "precision_recall": _precision_recall(name, shown), "roc": _roc(name, shown)}
 
 
 def threshold_view(data: Predictions, name: str) -> dict[str, Any]:
@@ -95,7 +86,7 @@ def threshold_view(data: Predictions, name: str) -> dict[str, Any]:
         f"Precision, recall and F1 of {name} by threshold{'' if several else f' of class {of}'}: "
         f"F1 is highest, {format_number(best_f1)}, at {best:.2f}."
     )
-    curves = {key: Points(scores.thresholds, values) for key, values in named.items()}
+    curves = [(key, Points(scores.thresholds, values)) for key, values in named.items()]
     paint = partial(_paint, curves=curves, xlabel="threshold", ylabel="score", line=used)
     places = np.arange(9, len(scores.thresholds), 10)
     rows = [(f"{scores.thresholds[i]:.2f}", [float(values[i]) for values in named.values()]) for i in places]
@@ -122,41 +113,56 @@ def coverage_view(data: Predictions, name: str) -> dict[str, Any]:
         the accuracy.
     """
     coverage = accuracy_by_coverage(data)
-    rows = [coverage.at(share) for share in SHARES]
-    found = {f"{answered:.4f}": (confidence, answered, accuracy) for confidence, answered, accuracy in rows}
     (_, _, overall), (_, half, of_half) = coverage.at(1.0), coverage.at(0.5)
     label = (
         f"Accuracy of {name} by the share of its rows that are answered, the surest first: "
         f"{format_number(of_half)} of {100 * half:.0f} %, {format_number(overall)} of all."
     )
-    curve = thinned(Points(coverage.answered, coverage.accuracy))
-    paint = partial(
-        _paint, curves={"accuracy": curve}, xlabel="share of the rows answered", ylabel="accuracy", top=None
-    )
-    return {"svg": draw_figure(label, paint), "rows": list(found.values())}
+    curves = [("accuracy", thinned(Points(coverage.answered, coverage.accuracy)))]
+    paint = partial(_paint, curves=curves, xlabel="share of the rows answered", ylabel="accuracy", top=None)
+    # Rows of one confidence are answered together, so that two shares may come to the same.
+    return {"svg": draw_figure(label, paint), "rows": list(dict.fromkeys(map(coverage.at, SHARES)))}
 
 
 # ---- Inside ----
 
 
-def _scores(ranking: Ranking) -> tuple[float, float]:
-    return ranking.average_precision, ranking.roc_auc
+class _Ranked(NamedTuple):
+    """What is told and drawn of one ranking."""
+
+    average_precision: float
+    roc_auc: float
+    precision_recall: Points
+    roc: Points
 
 
-def _precision_recall(name: str, shown: dict[str, tuple]) -> str:
-    told = "; ".join(f"{key.strip()} {format_number(found[0])}" for key, found in shown.items())
-    # A precision holds from the recall before it, so the first one from 0.
-    curves = {
-        _legend(key, average_precision): Points(np.append(0.0, curve.x), np.append(curve.y[0], curve.y))
-        for key, (average_precision, _, curve, _) in shown.items()
-    }
+def _ranked(ranking: Ranking) -> _Ranked:
+    # Rankings of many rows and classes would not fit into memory together.
+    curves = (thinned(curve, 2000) for curve in (ranking.precision_recall(), ranking.roc()))
+    return _Ranked(ranking.average_precision, ranking.roc_auc, *curves)
+
+
+def _mean(classes: list[_Ranked]) -> _Ranked:
+    average_precisions, areas, precision_recall, roc = zip(*classes, strict=True)
+    curves = (mean_precision_recall(precision_recall), mean_roc(roc))
+    return _Ranked(float(np.mean(average_precisions)), float(np.mean(areas)), *curves)
+
+
+def _precision_recall(name: str, shown: dict[str, _Ranked]) -> str:
+    told = "; ".join(f"{key.strip()} {format_number(item.average_precision)}" for key, item in shown.items())
+    curves = []
+    for key, item in shown.items():
+        curve = thinned(item.precision_recall)
+        # A precision holds from the recall before it, so the first one from 0.
+        points = Points(np.append(0, curve.x), np.append(curve.y[0], curve.y))
+        curves.append((_legend(key, item.average_precision), points))
     paint = partial(_paint, curves=curves, xlabel="recall", ylabel="precision", steps=True)
     return draw_figure(f"Precision by recall of {name}; average precision: {told}.", paint, (4.4, 4.8))
 
 
-def _roc(name: str, shown: dict[str, tuple]) -> str:
-    told = "; ".join(f"{key.strip()} {format_number(found[1])}" for key, found in shown.items())
-    curves = {_legend(key, auc): curve for key, (_, auc, _, curve) in shown.items()}
+def _roc(name: str, shown: dict[str, _Ranked]) -> str:
+    told = "; ".join(f"{key.strip()} {format_number(item.roc_auc)}" for key, item in shown.items())
+    curves = [(_legend(key, item.roc_auc), thinned(item.roc)) for key, item in shown.items()]
     paint = partial(_paint, curves=curves, xlabel="false positive rate", ylabel="true positive rate", chance=True)
     return draw_figure(f"ROC curve of {name}; area under the curve: {told}.", paint, (4.4, 4.8))
 
@@ -167,7 +173,7 @@ def _legend(key: str, score: float) -> str:
 
 def _paint(
     figure: Any,
-    curves: dict[str, Points],
+    curves: list[tuple[str, Points]],
     xlabel: str,
     ylabel: str,
     steps: bool = False,
@@ -181,12 +187,12 @@ def _paint(
     if line is not None:
         axes.axvline(line, color="black", linestyle=":", linewidth=1)
     drawstyle = "steps-pre" if steps else "default"
-    for (key, curve), colour, style in zip(curves.items(), COLOURS, LINE_STYLES, strict=False):
+    for (key, curve), colour, style in zip(curves, COLOURS, LINE_STYLES, strict=False):
         axes.plot(*curve, color=colour, linestyle=style, linewidth=1.5, drawstyle=drawstyle, label=key)
     axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, 1.01))
     if top is not None:
         axes.set(ylim=(0, top))
     axes.grid(alpha=0.2)
     if len(curves) > 1:
-        columns = 2 if max(map(len, curves)) <= MAX_SHORT_NAME else 1
+        columns = 2 if max(len(key) for key, _ in curves) <= MAX_SHORT_NAME else 1
         figure.legend(loc="outside lower left", ncols=columns, frameon=False, fontsize=9)

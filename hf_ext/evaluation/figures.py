@@ -88,7 +88,7 @@ def reliability_diagram(data: Predictions, name: str, values: dict[str, float]) 
         lower.bar(edges[:-1], rows, width=1 / len(rows), align="edge", color=COLOURS[1], alpha=0.7)
         lower.set(xlabel=names[0], ylabel=names[2])
         if len(confidences) >= 10_000:
-            lower.yaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k")
+            lower.yaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value else "0")
 
     label = f"Reliability diagram of {name}: {names[1]} by {names[0]}; calibration error {format_number(ece)}."
     bins = [

@@ -22,8 +22,6 @@ SECTIONS = {
     **dict.fromkeys(("versions", "code", "hardware"), "environment"),
     **dict.fromkeys(("times", "memory", "model"), "cost"),
 }
-# What an example of a flipped row tells besides its text.
-ANSWERS = ("label", "model", "baseline")
 
 
 @dataclass(frozen=True)
