@@ -84,7 +84,7 @@ class ExtendedTrainer(Trainer):
         **kwargs,
     ):
         with warnings.catch_warnings():
-            # It is, here.
+            # Here it is compatible.
             warnings.filterwarnings("ignore", "Label smoothing is not compatible with multi-label")
             super().__init__(*args, **kwargs)
         self.class_loss = make_class_loss(

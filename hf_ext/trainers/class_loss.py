@@ -124,7 +124,8 @@ class ClassLoss:
             ratios = self.weights if self.weights.ndim == 1 else self.weights[1]
             shown = [f"{name} {weight:.3g}" for name, weight in zip(self.label_names, ratios.tolist(), strict=True)]
             more = f" and {len(shown) - 20} more" if len(shown) > 20 else ""
-            parts.append(f"class weights (mean over the training rows 1): {', '.join(shown[:20])}{more}")
+            where = "" if self.weights.ndim == 1 else " where the class is present"
+            parts.append(f"class weights{where} (mean over the training rows 1): {', '.join(shown[:20])}{more}")
         if self.focal_gamma:
             parts.append(f"focal loss with gamma {self.focal_gamma:g}")
         if self.label_smoothing:

@@ -96,6 +96,8 @@ def test_the_notes_name_the_weights(make_trainer):
     assert "LABEL_0 0.5, LABEL_1 2.5, LABEL_2 0.5" in note
     assert "focal loss with gamma 2" in note
     assert "eval_loss and test_loss are the plain loss" in note
+    (note,) = make_trainer(MULTI, class_weights=[3.0, 1.0, 1.0]).loss_notes()
+    assert note.startswith("Trained with class weights where the class is present")
 
 
 @pytest.mark.parametrize("form", ["list of rows", "torch format", "label"])

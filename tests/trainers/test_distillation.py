@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from datasets import Dataset, IterableDataset
+from sklearn.utils.class_weight import compute_sample_weight
 from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
@@ -242,6 +243,31 @@ def test_smoothing_acts_on_the_hard_term_once_and_on_no_evaluation(
     assert logs_of(trainer)[0]["loss"] == pytest.approx(expected.item(), rel=1e-4)
     plain = make_trainer(teacher_logits="online", arguments={"learning_rate": 1e-12})
     assert trainer.evaluate()["eval_loss"] == pytest.approx(plain.evaluate()["eval_loss"], rel=1e-6)
+
+
+def test_class_weights_and_smoothing_of_several_labels_act_on_the_hard_term(make_trainer, student_tokenizer):
+    weights = {SINGLE: {"bad": 4.0}, MULTI: "balanced"}
+    for problem_type in (SINGLE, MULTI):
+        arguments = {"label_smoothing_factor": 0.2, "learning_rate": 1e-12}
+        settings = {"teacher_logits": "online", "class_weights": weights[problem_type]}
+        trainer = make_trainer(problem_type, arguments, **settings)
+        trainer.train()
+        rows = [row for row in range(16) if row not in UNLABELLED]
+        labels = torch.tensor([labels_for(problem_type)[row] for row in rows])
+        student = make_cnn(student_tokenizer, NAMES, problem_type)
+        logits = torch.cat([student(**student_tokenizer(TEXTS[row], return_tensors="pt")).logits for row in rows])
+        if problem_type == SINGLE:
+            given = torch.tensor([1.0, 4.0, 1.0])[labels]
+            losses = F.cross_entropy(logits, labels, label_smoothing=0.2, reduction="none")
+            expected = (losses * given / given.mean()).mean()
+        else:
+            given = torch.stack(
+                [torch.from_numpy(compute_sample_weight("balanced", column.int().numpy())) for column in labels.T], 1
+            )
+            targets = labels * 0.8 + 0.1
+            losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+            expected = (losses * given).mean()
+        assert logs_of(trainer)[0]["distillation/hard_loss"] == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_several_teachers_are_averaged_by_probability(
