@@ -121,6 +121,9 @@ class Predictions:
             The text, or the text pair, of each row.
         threshold (`float`, *optional*, defaults to `0.5`):
             A multi-label class is predicted where its probability is at least this.
+        decisions (`np.ndarray`, *optional*):
+            What is predicted, where that does not follow from `probabilities` and `threshold`: class ids of shape
+            `(rows,)`, or 0 and 1 of shape `(rows, classes)` for multi-label. Not for regression.
 
     Raises:
         `ValueError`: If the shapes disagree, a number is not finite or a label is not one of the classes.
@@ -132,11 +135,14 @@ class Predictions:
     labels: np.ndarray | None
     texts: list[str] | list[tuple[str, str]]
     threshold: float = 0.5
+    decisions: np.ndarray | None = None
 
     def __post_init__(self):
         _check_probabilities(self)
         if self.labels is not None:
-            _check_labels(self)
+            _check_labels(self, "labels", self.labels)
+        if self.decisions is not None:
+            _check_labels(self, "decisions", self.decisions)
 
     @classmethod
     def from_logits(
@@ -172,6 +178,8 @@ class Predictions:
     @property
     def predictions(self) -> np.ndarray:
         """`(rows,)` class ids, `(rows, classes)` 0 and 1 for multi-label, `(rows,)` numbers for regression."""
+        if self.decisions is not None:
+            return self.decisions
         if self.problem_type == SINGLE_LABEL:
             return self.probabilities.argmax(axis=1)
         if self.problem_type == MULTI_LABEL:
@@ -213,7 +221,7 @@ class Predictions:
         predictions = self.predictions
         wrong = predictions != self.labels
         if self.problem_type == SINGLE_LABEL:
-            scores = np.where(wrong, self.probabilities.max(axis=1), -1.0)
+            scores = np.where(wrong, self.probabilities[np.arange(len(predictions)), predictions], -1.0)
         elif self.problem_type == MULTI_LABEL:
             confidence = np.where(predictions == 1, self.probabilities, 1.0 - self.probabilities)
             scores = np.where(wrong, confidence, -1.0).max(axis=1)
@@ -275,27 +283,29 @@ def _check_probabilities(given: Predictions) -> None:
         )
 
 
-def _check_labels(given: Predictions) -> None:
+def _check_labels(given: Predictions, name: str, values: np.ndarray) -> None:
     multi_label = given.problem_type == MULTI_LABEL
     expected = given.probabilities.shape if multi_label else (len(given.texts),)
-    if given.labels.shape != expected:
+    if values.shape != expected:
         raise ValueError(
-            f"labels has shape {given.labels.shape} for {given.problem_type}; pass an array of shape {expected}, "
-            "or None for an unlabelled split."
+            f"{name} has shape {values.shape} for {given.problem_type}; pass an array of shape {expected}, "
+            f"or None{' for an unlabelled split' if name == 'labels' else ''}."
         )
     if given.problem_type == REGRESSION:
-        valid, wanted = np.isfinite(given.labels), "finite numbers"
+        if name == "decisions":
+            raise ValueError("decisions are given for a regression, whose values are its predictions; pass None.")
+        valid, wanted = np.isfinite(values), "finite numbers"
     elif multi_label:
-        valid, wanted = np.isin(given.labels, (0, 1)).all(axis=1), "0 or 1 for each class"
+        valid, wanted = np.isin(values, (0, 1)).all(axis=1), "0 or 1 for each class"
     else:
         num_classes = len(given.label_names)
         # A float 1.0 would pass the range check and fail as an index later.
-        integer = np.issubdtype(given.labels.dtype, np.integer)
-        valid = integer & (given.labels >= 0) & (given.labels < num_classes)
+        integer = np.issubdtype(values.dtype, np.integer)
+        valid = integer & (values >= 0) & (values < num_classes)
         wanted = f"integer class ids from 0 to {num_classes - 1}"
     bad = np.flatnonzero(~valid)
     if len(bad):
         raise ValueError(
-            f"labels must be {wanted} for {given.problem_type}; row {bad[0]} has {given.labels[bad[0]]!r}. "
-            "Map the labels to ids first, or pass None for an unlabelled split."
+            f"{name} must be {wanted} for {given.problem_type}; row {bad[0]} has {values[bad[0]]!r}. "
+            f"Map the {name} to ids first, or pass None{' for an unlabelled split' if name == 'labels' else ''}."
         )
