@@ -183,8 +183,9 @@ def check_same_runs(scores: dict[str, Scores]) -> None:
             if mine[:5] != theirs[:5]:
                 raise DataError(
                     f"The runs of {reference} and {name} are not the same: {mine.name} ({mine.train_rows:,} rows "
-                    f"trained, {mine.test_rows:,} tested) stands in {first.path} where {theirs.name} ({theirs.train_rows:,}, "
-                    f"{theirs.test_rows:,}) stands in {given.path}. Give both the same data, folds and seeds."
+                    f"trained, {mine.test_rows:,} tested) stands in {first.path} where {theirs.name} "
+                    f"({theirs.train_rows:,}, {theirs.test_rows:,}) stands in {given.path}. Give both the same "
+                    "data, folds and seeds."
                 )
         if len(given.runs) != len(first.runs):
             raise DataError(
