@@ -101,13 +101,13 @@ def detectable_difference(
     if rows <= alpha**2:
         return None
     found = math.sqrt(discordance) * (math.sqrt(rows) * alpha + beta * math.sqrt(room)) / (rows + beta**2)
-    if found > discordance:
+    if found >= discordance:
         # With as few discordant rows as there can be: n d = (alpha + beta sqrt(1 - d))^2.
         root = (math.sqrt((alpha * beta) ** 2 + (rows + beta**2) * (rows - alpha**2)) - alpha * beta) / (rows + beta**2)
         found = 1 - root**2
     fewest = math.ceil(math.log2(2 / significance) - 1e-9)
     found = max(found, fewest / rows)
-    return found if found <= 1 else None
+    return float(found) if found <= 1 else None
 
 
 def detectable_from_interval(low: float, high: float, power: float = POWER, confidence: float = 0.95) -> float | None:
