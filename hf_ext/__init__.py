@@ -74,12 +74,24 @@ from hf_ext.evaluation.calibrating import (
 )
 from hf_ext.evaluation.calibration import Calibration, expected_calibration_error, fit_temperature
 from hf_ext.evaluation.comparison import Comparison, compare_models
+from hf_ext.evaluation.comparison_arguments import ComparisonArguments
+from hf_ext.evaluation.comparison_run import compare_files, write_comparison
 from hf_ext.evaluation.compute_metrics import build_compute_metrics
+from hf_ext.evaluation.equivalence import detectable_difference, paired_equivalence
 from hf_ext.evaluation.model_card import write_model_card
+from hf_ext.evaluation.permutation import paired_permutation
+from hf_ext.evaluation.prediction_files import read_predictions
 from hf_ext.evaluation.predictions import Predictions
 from hf_ext.evaluation.report import Supplements, write_report
-from hf_ext.evaluation.significance import bootstrap_intervals, exact_mcnemar, metric_intervals, paired_bootstrap
+from hf_ext.evaluation.significance import (
+    bootstrap_intervals,
+    exact_mcnemar,
+    holm,
+    metric_intervals,
+    paired_bootstrap,
+)
 from hf_ext.evaluation.speed import compare_speed, model_cost
+from hf_ext.evaluation.t_test import paired_t_test
 from hf_ext.evaluation.tables import results_table
 from hf_ext.evaluation.thresholds import decide, tune_thresholds
 from hf_ext.experiments.before_distillation import check_folders, check_teacher, rehearse, untrained_teacher
@@ -169,6 +181,7 @@ __all__ = [
     "ClassLoss",
     "ClassifierTraining",
     "Comparison",
+    "ComparisonArguments",
     "ConfigurationError",
     "CurriculumArguments",
     "CurriculumCallback",
@@ -254,6 +267,7 @@ __all__ = [
     "check_watched_tasks",
     "clear_output_dir",
     "compare_distillation",
+    "compare_files",
     "compare_models",
     "compare_speed",
     "compare_tasks",
@@ -267,6 +281,7 @@ __all__ = [
     "curriculum_callbacks",
     "decide",
     "describe_plan",
+    "detectable_difference",
     "difficulty_scores",
     "distillation_loss",
     "exact_duplicates",
@@ -283,6 +298,7 @@ __all__ = [
     "get_slanted_triangular_schedule",
     "hard_target_loss",
     "hidden_state_loss",
+    "holm",
     "label_transfer_set",
     "layer_groups",
     "load_config",
@@ -299,12 +315,16 @@ __all__ = [
     "near_duplicate_pairs",
     "near_duplicates",
     "paired_bootstrap",
+    "paired_equivalence",
+    "paired_permutation",
+    "paired_t_test",
     "parse_arguments",
     "percentile_within_label",
     "predict_splits",
     "predict_with",
     "preflight",
     "preprocess",
+    "read_predictions",
     "read_unlabelled",
     "readable_errors",
     "rehearse",
@@ -338,6 +358,7 @@ __all__ = [
     "untrained_teacher",
     "with_rows",
     "with_scores",
+    "write_comparison",
     "write_distillation",
     "write_model_card",
     "write_multitask",

@@ -43,6 +43,7 @@ RUN_FILES = (
     "train_results.json", "eval_results.json", "test_results.json", "all_results.json",
     "predictions_validation.jsonl", "predictions_test.jsonl", "training_args.bin",
     "distillation.json", "multitask.json", "processing_classes", "begun.json", "finished.json",
+    "comparison.json", "comparison.png",
     "preflight.json", "unfreezing.png", "curriculum.png", "cartography.png", "lr_finder.json", "lr_finder.png",
     "calibration.json",
 )  # fmt: skip

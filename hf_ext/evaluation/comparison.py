@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -10,26 +10,34 @@ from tqdm.auto import tqdm
 
 from hf_ext.errors import ConfigurationError
 from hf_ext.evaluation.calibration import expected_calibration_error, proper_scores
+from hf_ext.evaluation.equivalence import (
+    Equivalence,
+    detectable_difference,
+    detectable_from_interval,
+    paired_equivalence,
+)
 from hf_ext.evaluation.metrics import multi_label_metrics, regression_metrics, single_label_metrics
+from hf_ext.evaluation.pairs import Flips, Pair
+from hf_ext.evaluation.permutation import paired_permutation
 from hf_ext.evaluation.predictions import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Predictions
 from hf_ext.evaluation.same_rows import check_same_rows
-from hf_ext.evaluation.significance import Difference, exact_mcnemar, metric_intervals, paired_bootstrap
+from hf_ext.evaluation.significance import exact_mcnemar, holm, metric_intervals, paired_bootstrap
 from hf_ext.evaluation.tables import (
     COST_TITLES,
-    METRIC_TITLES,
     aligned,
     format_cost,
     format_interval,
     format_number,
-    format_p,
+    p_value,
+    signed,
 )
 
 Costs = dict[str, Any]
-SIGNIFICANCE = 0.05
 MAX_EXAMPLES = 10
 # The share of rows that are right in this sense is the metric; any other metric is no mean of yes and no.
 SHARE_OF_RIGHT_ROWS = {SINGLE_LABEL: "accuracy", MULTI_LABEL: "subset_accuracy"}
 MCNEMAR, BOOTSTRAP = "the exact McNemar test", "the paired bootstrap"
+MARGIN = 0.01
 
 
 @dataclass(frozen=True)
@@ -49,75 +57,6 @@ class ModelResult:
 
 
 @dataclass(frozen=True)
-class Flips:
-    """
-    Rows that one of two models has right and the other wrong.
-
-    Args:
-        count (`int`): How many there are.
-        examples (`list[dict]`): Up to ten of them, evenly spread: `row` (from 0), `text`, `label`, and the answers of
-            the `model` and the `baseline`.
-    """
-
-    count: int
-    examples: list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Pair:
-    """
-    A model beside its baseline.
-
-    Args:
-        model, baseline (`str`): Names.
-        rows (`int`): Rows that both answered.
-        metric (`str`): The main metric: accuracy, subset accuracy, or Pearson's correlation.
-        differences (`dict[str, Difference]`): Of every metric, model minus baseline, as [`paired_bootstrap`].
-        p (`float`): Two-sided, of the main metric's difference; not corrected for the number of pairs.
-        test (`str`): Where `p` comes from.
-        agreement (`float`, *optional*): Share of rows with equal answers; `None` for regression.
-        only_model, only_baseline ([`Flips`], *optional*): Rows that only one has right; `None` for regression.
-    """
-
-    model: str
-    baseline: str
-    rows: int
-    metric: str
-    differences: dict[str, Difference]
-    p: float
-    test: str
-    agreement: float | None = None
-    only_model: Flips | None = None
-    only_baseline: Flips | None = None
-
-    @property
-    def sentence(self) -> str:
-        """What the rows say about the two, in words."""
-        rows = f"{self.rows:,} {'row' if self.rows == 1 else 'rows'}"
-        title = METRIC_TITLES[self.metric]
-        title = title if self.metric == "pearson" else title.lower()
-        value, low, high, _ = self.differences[self.metric]
-        if not math.isfinite(value):
-            return f"{self.model} and {self.baseline} have no comparable {title} on {rows}: it is undefined for one."
-        if self.agreement == 1:
-            return f"{self.model} and {self.baseline} give the same answers on {rows}."
-        found = f"{format_p(self.p)} by {self.test}"
-        if self.p < SIGNIFICANCE:
-            word, sign = ("better", 1) if value > 0 else ("worse", -1)
-            low, high = sorted((sign * low, sign * high))
-            size = f"{self._amount(sign * value, unit=True)} ({self._amount(low)} to {self._amount(high)})"
-            return f"{self.model} is {size} {word} than {self.baseline} in {title} on {rows}; {found}."
-        size = f"{self._amount(value, unit=True)} ({self._amount(low)} to {self._amount(high)})"
-        return f"{rows} cannot tell {self.model} and {self.baseline} apart: {title} differs by {size}; {found}."
-
-    def _amount(self, value: float, unit: bool = False) -> str:
-        """Shares in percentage points, correlations as they are. Adding 0.0 turns -0.0 into 0.0."""
-        if self.metric == "pearson":
-            return f"{round(value, 3) + 0.0:.3f}"
-        return f"{round(100 * value, 1) + 0.0:.1f}" + (" points" if unit else "")
-
-
-@dataclass(frozen=True)
 class Comparison:
     """
     Models on the same rows.
@@ -127,12 +66,16 @@ class Comparison:
         metric (`str`): The main metric.
         models (`dict[str, ModelResult]`): In the order given.
         pairs (`list[Pair]`): In the order given.
+        group_column (`str`, *optional*, defaults to `""`): What the rows were grouped by.
+        groups (`dict[str, Comparison]`): Group -> the same models on its rows.
     """
 
     rows: int
     metric: str
     models: dict[str, ModelResult]
     pairs: list[Pair]
+    group_column: str = ""
+    groups: dict[str, "Comparison"] = field(default_factory=dict)
 
     @property
     def sentences(self) -> list[str]:
@@ -152,24 +95,40 @@ class Comparison:
             rows.append((name, values[0], bounds, *values[1:], *(format_cost(c, result.costs.get(c)) for c in costs)))
         return aligned(rows)
 
+    def pair_table(self) -> str:
+        """A row a pair for the console: difference of the main metric, what the tests say of it, and of equivalence."""
+        margins = {pair.equivalence.margin for pair in self.pairs if pair.equivalence is not None}
+        corrected = any(pair.p_holm is not None for pair in self.pairs)
+        titles = ["model", "baseline", f"{self.metric} +/-", "95 % interval", "p", *(["Holm"] if corrected else [])]
+        titles += [f"equal to {100 * margin:g} pt: p" for margin in margins] + ["would show"]
+        rows = [titles]
+        for pair in self.pairs:
+            value, low, high, _ = pair.differences[self.metric]
+            cells = [pair.model, pair.baseline, signed(value), f"[{signed(low)}, {signed(high)}]", p_value(pair.p)]
+            cells += [p_value(pair.p if pair.p_holm is None else pair.p_holm)] if corrected else []
+            cells += [p_value(pair.equivalence.p)] if margins else []
+            rows.append([*cells, "nothing" if pair.detectable is None else format_number(pair.detectable)])
+        return aligned(rows, names=2)
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON; a number that is undefined becomes `None`."""
         models = {
             name: {"metrics": result.metrics, "intervals": result.intervals, "costs": result.costs}
             for name, result in self.models.items()
         }
-        pairs = [
-            {**vars(pair), "sentence": pair.sentence, "differences": differences}
-            for pair in self.pairs
-            for differences in [{name: item._asdict() for name, item in pair.differences.items()}]
-        ]
-        return _plain({"rows": self.rows, "metric": self.metric, "models": models, "pairs": pairs})
+        pairs = [{**vars(pair), "sentence": pair.sentence} for pair in self.pairs]
+        facts = _plain({"rows": self.rows, "metric": self.metric, "models": models, "pairs": pairs})
+        if self.groups:
+            groups = {name: found.as_dict() for name, found in self.groups.items()}
+            facts["groups"] = {"column": self.group_column, "values": groups}
+        return facts
 
 
 def compare_models(
     predictions: dict[str, Predictions],
     pairs: Sequence[tuple[str, str]],
     costs: dict[str, Costs] | None = None,
+    margin: float = MARGIN,
 ) -> Comparison:
     """
     Compare what several models said about the same labelled rows.
@@ -177,13 +136,15 @@ def compare_models(
     Intervals are percentile bootstrap intervals over the rows, those of differences over rows drawn jointly. The main
     metric's p value comes from the exact McNemar test where the metric is the share of rows that are right (accuracy;
     subset accuracy of multi-label), and from the paired bootstrap for regression. Both speak of other rows like these,
-    not of other seeds: a model trained again may differ by more.
+    not of other seeds: a model trained again may differ by more. Several pairs are corrected as [`holm`].
 
     Args:
         predictions (`dict[str, Predictions]`): By the model's name.
         pairs (`Sequence[tuple[str, str]]`): (model, baseline): which differences to test.
         costs (`dict[str, dict]`, *optional*): By the model's name, such as
             `{**model_cost(model), **compare_speed(...)[name]}`. Models may be missing.
+        margin (`float`, *optional*, defaults to `0.01`): The difference in accuracy that would matter, as a share; see
+            [`paired_equivalence`].
 
     Returns:
         [`Comparison`]
@@ -201,27 +162,35 @@ def compare_models(
             models[name] = ModelResult(all_metrics(given), metric_intervals(given), costs.get(name, {}))
             bar.update()
         for model, baseline in pairs:
-            compared.append(compare_pair(model, predictions[model], baseline, predictions[baseline]))
+            compared.append(compare_pair(model, predictions[model], baseline, predictions[baseline], margin))
             bar.update()
+    if len(compared) > 1:
+        corrected = holm([pair.p for pair in compared])
+        family = sum(not math.isnan(p) for p in corrected)
+        compared = [replace(pair, p_holm=p, family=family) for pair, p in zip(compared, corrected, strict=True)]
     first = next(iter(predictions.values()))
     return Comparison(len(first.texts), main_metric(first.problem_type), models, compared)
 
 
-def compare_pair(model: str, a: Predictions, baseline: str, b: Predictions) -> Pair:
+def compare_pair(model: str, a: Predictions, baseline: str, b: Predictions, margin: float = MARGIN) -> Pair:
     """
     Compare two models.
 
     Args:
         model, baseline (`str`): Their names.
         a, b ([`Predictions`]): What they said about the same rows.
+        margin (`float`, *optional*, defaults to `0.01`): As [`compare_models`].
 
     Returns:
         [`Pair`]
     """
     metric, differences = main_metric(a.problem_type), paired_bootstrap(a, b)
     common = {"model": model, "baseline": baseline, "rows": len(a.texts), "metric": metric, "differences": differences}
+    common["permutations"] = paired_permutation(a, b)
     if a.problem_type == REGRESSION:
-        return Pair(**common, p=differences[metric].p, test=BOOTSTRAP)
+        main = differences[metric]
+        detectable = detectable_from_interval(main.low, main.high)
+        return Pair(**common, p=main.p, test=BOOTSTRAP, detectable=detectable)
     right_a, right_b = right_rows(a), right_rows(b)
     return Pair(
         **common,
@@ -230,6 +199,8 @@ def compare_pair(model: str, a: Predictions, baseline: str, b: Predictions) -> P
         agreement=float(_all_classes(a.predictions == b.predictions).mean()),
         only_model=_flips(a, b, right_a & ~right_b),
         only_baseline=_flips(a, b, right_b & ~right_a),
+        equivalence=paired_equivalence(right_a, right_b, margin),
+        detectable=detectable_difference(len(right_a), float((right_a != right_b).mean())),
     )
 
 
@@ -311,6 +282,10 @@ def _check_names(predictions: dict, pairs: Sequence[tuple[str, str]], costs: dic
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Equivalence):
+        return _plain({**value._asdict(), "p": value.p})
+    if hasattr(value, "_asdict"):
+        return _plain(value._asdict())
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

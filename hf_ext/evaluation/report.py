@@ -8,6 +8,7 @@ from typing import Any
 
 from hf_ext.evaluation.calibration import Calibration
 from hf_ext.evaluation.comparison import Comparison, Pair
+from hf_ext.evaluation.comparison_figures import differences_plot
 from hf_ext.evaluation.figures import learning_curves, speed_plot
 from hf_ext.evaluation.pages import TEMPLATES, write_page
 from hf_ext.evaluation.predictions import Predictions
@@ -181,8 +182,28 @@ def _comparison_view(name: str, comparison: Comparison) -> dict[str, Any]:
         "names": [*main, *others],
         "sentences": comparison.sentences,
         "plot": speed_plot(comparison, name),
+        "differences": differences_plot(comparison, name) if len(comparison.pairs) else None,
+        "groups": _group_view(comparison),
         "pairs": [_pair_view(pair) for pair in comparison.pairs],
     }
+
+
+def _group_view(comparison: Comparison) -> dict[str, Any] | None:
+    if not comparison.groups:
+        return None
+    metric = comparison.metric
+    columns = [(comparison.group_column, ""), ("Rows", "number"), *((name, "number") for name in comparison.models)]
+    columns += [(f"{pair.model} - {pair.baseline}", "number") for pair in comparison.pairs]
+    rows = [
+        (
+            group,
+            found.rows,
+            [(result.metrics[metric], result.intervals[metric]) for result in found.models.values()],
+            [pair.differences[metric] for pair in found.pairs],
+        )
+        for group, found in comparison.groups.items()
+    ]
+    return {"columns": columns, "rows": rows}
 
 
 def _cost_range(name: str, costs: dict[str, Any]) -> str:

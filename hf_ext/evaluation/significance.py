@@ -1,16 +1,17 @@
-"""How much of a number is chance."""
+"""How much of a number is chance: bootstrap intervals, and two models on the same rows."""
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from hf_ext.evaluation.predictions import MULTI_LABEL, REGRESSION, Predictions
+from hf_ext.evaluation.metric_sums import SumMetrics, Values, metric_blocks, values_of
+from hf_ext.evaluation.predictions import Predictions
 
-SumMetrics = Callable[[np.ndarray], dict[str, np.ndarray]]
 # Resampled row counts held at once: 16 MB.
 CELLS_AT_ONCE = 2_000_000
+# Drawing a row costs about an eighth of drawing how often a kind of row occurs.
+ROWS_A_KIND = 8
 
 
 class Difference(NamedTuple):
@@ -36,31 +37,21 @@ def bootstrap_draws(
     """
     Values of metrics that are functions of sums over rows, on rows drawn with replacement (Efron 1979).
 
-    Drawing rows with replacement and adding up their statistics is the same as drawing, from a multinomial, how often
-    each kind of row occurs. So a resample costs a matrix product with the kinds of rows (for class ids: the occupied
-    cells of the confusion matrix), not a pass over all rows.
+    A resample is how often each kind of row occurs in it (for class ids: each occupied cell of the confusion matrix),
+    so that it costs a product with the kinds' statistics, not a pass over all rows. Few kinds are drawn from a
+    multinomial; where there are nearly as many as rows, the rows are drawn and counted, which is the same.
 
     Args:
-        statistics (`np.ndarray` of shape `(kinds, statistics)` or `(models, kinds, statistics)`):
-            What a row of each kind adds to the sums. Several models share the rows that are drawn.
+        statistics (`np.ndarray` of shape `(kinds, statistics)`): What a row of each kind adds to the sums.
         counts (`np.ndarray` of shape `(kinds,)`): Rows of each kind.
-        metrics (`Callable`):
-            From sums of shape `(resamples, statistics)`, or `(models, resamples, statistics)`, to arrays of shape
-            `(resamples,)`.
+        metrics (`Callable`): From sums of shape `(resamples, statistics)` to arrays of shape `(resamples,)`.
         num_resamples (`int`, *optional*, defaults to `2000`): Resamples.
         seed (`int`, *optional*, defaults to `0`): Of the resampling.
 
     Returns:
         `dict[str, np.ndarray]`: Of each metric, its `num_resamples` values.
     """
-    generator = np.random.default_rng(seed)
-    rows, done, draws = counts.sum(), 0, []
-    while done < num_resamples:
-        size = min(num_resamples - done, max(1, CELLS_AT_ONCE // len(counts)))
-        weights = generator.multinomial(rows, counts / rows, size=size)
-        draws.append(metrics(weights @ statistics))
-        done += size
-    return {name: np.concatenate([draw[name] for draw in draws]) for name in draws[0]}
+    return _draws(counts, lambda weights: metrics(weights @ statistics), num_resamples, seed)
 
 
 def bootstrap_intervals(
@@ -85,20 +76,25 @@ def bootstrap_intervals(
     return {name: _percentiles(values, confidence) for name, values in draws.items()}
 
 
-def metric_intervals(predictions: Predictions, **kwargs) -> dict[str, tuple[float, float]]:
+def metric_intervals(
+    predictions: Predictions, num_resamples: int = 2000, confidence: float = 0.95, seed: int = 0
+) -> dict[str, tuple[float, float]]:
     """
-    95 % bootstrap intervals over the rows of a split, for its metrics that are functions of sums.
+    Percentile bootstrap intervals over the rows of a split, for all of its metrics.
 
     Args:
         predictions ([`Predictions`]): A labelled split.
-        kwargs: As [`bootstrap_intervals`].
+        num_resamples, confidence, seed: As [`bootstrap_intervals`].
 
     Returns:
-        `dict[str, tuple[float, float]]`
+        `dict[str, tuple[float, float]]`: NaN for both bounds where a metric is undefined on every resample, as the
+        correlation of a constant is. Without wrong rows, or without right ones, an interval has no width: the resamples
+        are all alike.
     """
     intervals = {}
-    for (statistics,), counts, metrics in _row_statistics(predictions):
-        intervals |= bootstrap_intervals(statistics, counts, metrics, **kwargs)
+    for counts, (parts,) in metric_blocks([predictions]):
+        draws = _draws(counts, lambda weights, parts=parts: values_of(parts, weights), num_resamples, seed)
+        intervals |= {name: _percentiles(values, confidence) for name, values in draws.items()}
     return intervals
 
 
@@ -157,150 +153,98 @@ def paired_bootstrap(
     Raises:
         `ValueError`: If the problem types, the classes or the labels differ.
     """
-    same = a.problem_type == b.problem_type and a.label_names == b.label_names
-    if not same or a.labels is None or not np.array_equal(a.labels, b.labels):
-        raise ValueError("a and b must be labelled predictions of the same rows and classes, in the same order.")
+    check_same_questions(a, b)
     differences = {}
-    for (first, second), counts, metrics in _row_statistics(a, b):
-        # One product for each model, of equal shapes: equal predictions then differ by 0 exactly, not by rounding.
-        joint, subtract = np.stack([first, second]), partial(_subtract, metrics=metrics)
-        observed = subtract((counts @ joint)[:, None])
-        for name, values in bootstrap_draws(joint, counts, subtract, num_resamples, seed).items():
+    for counts, (first, second) in metric_blocks([a, b]):
+
+        def subtract(weights, first=first, second=second):
+            # Products of equal shapes: equal predictions then differ by 0 exactly, not by rounding.
+            mine, theirs = values_of(first, weights), values_of(second, weights)
+            return {name: mine[name] - theirs[name] for name in mine}
+
+        observed = subtract(counts[None])
+        for name, values in _draws(counts, subtract, num_resamples, seed).items():
             low, high = _percentiles(values, confidence)
             differences[name] = Difference(float(observed[name][0]), low, high, _two_sided(values))
     return differences
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """
+    Holm's correction for several tests (Holm 1979): the chance of one false finding or more among them stays below the
+    level that the corrected values are compared with, however the tests depend on each other.
+
+    The smallest of n values is multiplied by n, the next by n - 1, and so on; none may be below the one before it.
+
+    Args:
+        p_values (`Sequence[float]`): One a test. A NaN tests nothing: it is not counted, and stays.
+
+    Returns:
+        `list[float]`: The corrected values, in the order given.
+    """
+    given = np.asarray(p_values, dtype=np.float64)
+    corrected = given.copy()
+    order = [index for index in np.argsort(given, kind="stable") if not np.isnan(given[index])]
+    factors = np.arange(len(order), 0, -1)
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(given[order] * factors))
+    return corrected.tolist()
+
+
+def check_same_questions(a: Predictions, b: Predictions) -> None:
+    """
+    Raises:
+        `ValueError`: If the problem types, the classes or the labels differ.
+    """
+    same = a.problem_type == b.problem_type and a.label_names == b.label_names
+    if not same or a.labels is None or not np.array_equal(a.labels, b.labels):
+        raise ValueError("a and b must be labelled predictions of the same rows and classes, in the same order.")
+
+
 # ---- Inside ----
 
 
+def _draws(counts: np.ndarray, values: Callable[[np.ndarray], Values], num_resamples: int, seed: int) -> Values:
+    """Of each metric, its values on `num_resamples` resamples."""
+    generator = np.random.default_rng(seed)
+    counts = np.asarray(counts).astype(np.int64)
+    weights = _row_weights if ROWS_A_KIND * len(counts) > counts.sum() else _kind_weights
+    done, draws = 0, []
+    while done < num_resamples:
+        size = min(num_resamples - done, max(1, CELLS_AT_ONCE // len(counts)))
+        draws.append(values(weights(generator, counts, size)))
+        done += size
+    return {name: np.concatenate([draw[name] for draw in draws]) for name in draws[0]}
+
+
+def _kind_weights(generator: np.random.Generator, counts: np.ndarray, size: int) -> np.ndarray:
+    """How often each kind occurs in each of `size` resamples, `(size, kinds)`."""
+    return generator.multinomial(counts.sum(), counts / counts.sum(), size=size)
+
+
+def _row_weights(generator: np.random.Generator, counts: np.ndarray, size: int) -> np.ndarray:
+    """The same, by drawing every row of every resample."""
+    kind_of_row = None if (counts == 1).all() else np.repeat(np.arange(len(counts)), counts)
+    weights = np.empty((size, len(counts)))
+    for weight in weights:
+        # 32 bits at a time leave the generator in one order, however many resamples are drawn at once.
+        rows = generator.integers(0, counts.sum(), counts.sum(), dtype=np.uint32)
+        weight[:] = np.bincount(rows if kind_of_row is None else kind_of_row[rows], minlength=len(counts))
+    return weights
+
+
 def _percentiles(values: np.ndarray, confidence: float) -> tuple[float, float]:
+    """Undefined values (a correlation of a constant) are left out."""
     tail = 100 * (1 - confidence) / 2
-    low, high = np.nanpercentile(values, [tail, 100 - tail])
+    defined = values[~np.isnan(values)]
+    low, high = np.percentile(defined, [tail, 100 - tail]) if len(defined) else (np.nan, np.nan)
     return float(low), float(high)
 
 
 def _two_sided(differences: np.ndarray) -> float:
-    """Undefined differences (a correlation of a constant) are left out, as they are of the interval."""
+    """Undefined differences are left out, as they are of the interval."""
     # Two equal correlations can differ by rounding, always to the same side.
     defined = np.round(differences[~np.isnan(differences)], 12)
     if not len(defined):
         return float("nan")
     shares = (1 + np.array([(defined <= 0).sum(), (defined >= 0).sum()])) / (1 + len(defined))
     return float(min(1.0, 2 * shares.min()))
-
-
-def _subtract(sums: np.ndarray, metrics: SumMetrics) -> dict[str, np.ndarray]:
-    first, second = metrics(sums[0]), metrics(sums[1])
-    return {name: first[name] - second[name] for name in first}
-
-
-def _row_statistics(*models: Predictions) -> Iterator[tuple[list[np.ndarray], np.ndarray, SumMetrics]]:
-    """What a row of each kind adds to each model's sums, the rows of each kind, and the metrics from such sums."""
-    labels, classes = models[0].labels, len(models[0].label_names)
-    each = np.ones(len(labels))
-    if models[0].problem_type == REGRESSION:
-        yield [_regression_sums(labels, model.predictions) for model in models], each, _regression_from_sums
-    elif models[0].problem_type == MULTI_LABEL:
-        sums = [_multi_label_sums(labels, model.predictions) for model in models]
-        yield sums, each, partial(_multi_label_from_sums, classes=classes)
-    else:
-        # Rows with the same label and the same answers are of one kind; the most frequent kind first.
-        answers = np.stack([labels, *(model.predictions for model in models)], axis=1)
-        kinds, counts = np.unique(answers, axis=0, return_counts=True)
-        order = np.argsort(-counts, kind="stable")
-        true, *predicted = kinds[order].T
-        identity = np.eye(classes)
-        sums = [
-            np.hstack([identity[true] * (true == answer)[:, None], identity[true], identity[answer]])
-            for answer in predicted
-        ]
-        yield sums, counts[order], partial(_single_label_from_sums, classes=classes)
-        yield [_calibration_sums(model) for model in models], each, _ece_from_sums
-
-
-def _regression_sums(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-    y, p = np.asarray(labels, float), np.asarray(predictions, float)
-    error, y, p = y - p, y - y.mean(), p - p.mean()  # centred: sums of squares of large values lose the digits
-    return np.stack([np.ones_like(y), y, p, y * y, p * p, y * p, np.abs(error), error * error], axis=1)
-
-
-def _multi_label_sums(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-    labels, predictions = np.asarray(labels, int), np.asarray(predictions, int)
-    right = (labels == predictions).all(axis=1, keepdims=True)
-    return np.hstack([np.ones_like(right), right, labels * predictions, labels, predictions]).astype(float)
-
-
-# ---- Inside: the metrics as functions of sums, many resamples at a time ----
-
-
-def _macro_scores(hits, true, predicted):
-    """F1, precision and recall, averaged over the classes that occur; a class without predictions has precision 0."""
-    occurs = (true + predicted) > 0
-    with np.errstate(invalid="ignore", divide="ignore"):
-        f1 = np.where(occurs, 2 * hits / (true + predicted), 0.0)
-        precision = np.where(predicted > 0, hits / predicted, 0.0)
-        recall = np.where(true > 0, hits / true, 0.0)
-    return f1, precision, recall, occurs
-
-
-def _single_label_from_sums(sums: np.ndarray, classes: int) -> dict[str, np.ndarray]:
-    hits, true, predicted = (sums[:, i * classes : (i + 1) * classes] for i in range(3))
-    rows = true.sum(axis=1)
-    f1, precision, recall, occurs = _macro_scores(hits, true, predicted)
-    correct = hits.sum(axis=1)
-    covariance = correct * rows - (true * predicted).sum(axis=1)
-    spread = np.sqrt((rows**2 - (predicted**2).sum(axis=1)) * (rows**2 - (true**2).sum(axis=1)))
-    return {
-        "accuracy": correct / rows,
-        "f1_macro": f1.sum(axis=1) / occurs.sum(axis=1),
-        "f1_micro": correct / rows,
-        "f1_weighted": (f1 * true).sum(axis=1) / rows,
-        "precision_macro": precision.sum(axis=1) / occurs.sum(axis=1),
-        "recall_macro": recall.sum(axis=1) / occurs.sum(axis=1),
-        "mcc": np.divide(covariance, spread, out=np.zeros_like(spread), where=spread > 0),
-    }
-
-
-def _multi_label_from_sums(sums: np.ndarray, classes: int) -> dict[str, np.ndarray]:
-    rows, right = sums[:, 0], sums[:, 1]
-    hits, true, predicted = (sums[:, 2 + i * classes : 2 + (i + 1) * classes] for i in range(3))
-    f1, precision, recall, _ = _macro_scores(hits, true, predicted)
-    total_true = true.sum(axis=1)
-    both = total_true + predicted.sum(axis=1)
-    return {
-        "subset_accuracy": right / rows,
-        "f1_macro": f1.mean(axis=1),
-        "f1_micro": np.divide(2 * hits.sum(axis=1), both, out=np.zeros_like(both), where=both > 0),
-        "f1_weighted": np.divide((f1 * true).sum(axis=1), total_true, out=np.zeros_like(both), where=total_true > 0),
-        "precision_macro": precision.mean(axis=1),
-        "recall_macro": recall.mean(axis=1),
-        "hamming_loss": (both - 2 * hits.sum(axis=1)) / (rows * classes),
-    }
-
-
-def _regression_from_sums(sums: np.ndarray) -> dict[str, np.ndarray]:
-    n, y, p, yy, pp, yp, absolute, squared = sums.T
-    variance_y, variance_p = yy - y * y / n, pp - p * p / n
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return {
-            "mse": squared / n,
-            "rmse": np.sqrt(squared / n),
-            "mae": absolute / n,
-            "r2": 1 - squared / variance_y,
-            "pearson": (yp - y * p / n) / np.sqrt(variance_y * variance_p),
-        }
-
-
-def _calibration_sums(predictions: Predictions, num_bins: int = 15) -> np.ndarray:
-    confidence = predictions.probabilities.max(axis=1)
-    correct = predictions.predictions == predictions.labels
-    bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
-    sums = np.zeros((len(bins), num_bins + 1))
-    sums[np.arange(len(bins)), bins] = correct - confidence
-    sums[:, -1] = 1
-    return sums
-
-
-def _ece_from_sums(sums: np.ndarray) -> dict[str, np.ndarray]:
-    return {"ece": np.abs(sums[:, :-1]).sum(axis=1) / sums[:, -1]}

@@ -97,6 +97,16 @@ def format_p(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
+def p_value(p: float) -> str:
+    """A p value for a column: two digits, `< 0.001` below that."""
+    return format_p(p).removeprefix("p = ").removeprefix("p ")
+
+
+def signed(value: float) -> str:
+    """Four decimals with a sign."""
+    return f"{round(value, 4) + 0.0:+.4f}" if math.isfinite(value) else "undefined"
+
+
 def format_cost(name: str, value: float | None) -> str:
     """A cost of [`COST_TITLES`] to three digits; nothing where it was not measured."""
     if value is None:

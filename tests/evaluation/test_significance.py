@@ -1,13 +1,25 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.stats
 import sklearn.metrics
+from statsmodels.stats.multitest import multipletests
 
 from hf_ext.evaluation import significance
 from hf_ext.evaluation.calibration import expected_calibration_error
-from hf_ext.evaluation.metrics import multi_label_metrics, regression_metrics, single_label_metrics
+from hf_ext.evaluation.comparison import all_metrics
+from hf_ext.evaluation.metric_sums import metric_blocks, values_of
+from hf_ext.evaluation.metrics import regression_metrics
 from hf_ext.evaluation.predictions import Predictions
-from hf_ext.evaluation.significance import bootstrap_intervals, exact_mcnemar, metric_intervals, paired_bootstrap
+from hf_ext.evaluation.same_rows import take_rows
+from hf_ext.evaluation.significance import (
+    bootstrap_intervals,
+    exact_mcnemar,
+    holm,
+    metric_intervals,
+    paired_bootstrap,
+)
 
 SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
 
@@ -35,63 +47,76 @@ def values(rows=300, seed=0):
     return Predictions.from_logits(predicted, labels, ["t"] * rows, problem_type=REGRESSION, label_names=["value"])
 
 
-@pytest.fixture
-def unresampled(monkeypatch):
-    """The intervals' own functions of sums, with every row counted once."""
-
-    def once(statistics, counts, metrics):
-        return {name: float(value[0]) for name, value in metrics((counts @ statistics)[None]).items()}
-
-    monkeypatch.setattr(significance, "bootstrap_intervals", once)
-    return metric_intervals
+def unresampled(predictions):
+    """The intervals' own functions, with every row counted once."""
+    return {
+        name: float(value[0])
+        for counts, (parts,) in metric_blocks([predictions])
+        for name, value in values_of(parts, counts[None]).items()
+    }
 
 
-# ---- Functions of sums ----
+# ---- Metrics as functions of how often each row occurs ----
+
+# `all_metrics` takes scikit-learn's and SciPy's numbers, as its own tests check.
 
 
 @pytest.mark.parametrize(("classes", "seed"), [(2, 0), (3, 1), (10, 2)])
-def test_single_label_metrics_from_sums(unresampled, classes, seed):
+def test_single_label_metrics_from_sums(classes, seed):
     predictions = single(classes=classes, seed=seed)
-    expected = single_label_metrics(predictions.labels, predictions.predictions)
-    # scikit-learn's numbers, by way of the function that the metrics' own tests check.
+    expected = all_metrics(predictions)
     assert expected["accuracy"] == sklearn.metrics.accuracy_score(predictions.labels, predictions.predictions)
-    expected["ece"] = expected_calibration_error(predictions.probabilities, predictions.labels)
     assert unresampled(predictions) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.filterwarnings("ignore:A single label was found")
 @pytest.mark.parametrize(
     ("labels", "predicted"),
-    [([0, 1, 2, 2], [0, 0, 2, 2]), ([0, 0, 0], [0, 0, 0]), ([1, 0, 1], [0, 0, 0]), ([0, 3, 0], [3, 3, 1])],
+    [([0, 1, 2, 2], [0, 0, 2, 2]), ([0, 0, 0], [0, 0, 0]), ([1, 0, 1], [0, 0, 0]), ([0, 3, 0], [3, 3, 1]), ([2], [1])],
 )
-def test_single_labels_with_classes_missing(unresampled, labels, predicted):
+def test_single_labels_with_classes_missing(labels, predicted):
     predictions = Predictions(SINGLE, list("abcd"), np.eye(4)[predicted], np.array(labels), ["t"] * len(labels))
-    scores = unresampled(predictions)
-    scores.pop("ece")
-    assert scores == pytest.approx(single_label_metrics(np.array(labels), np.array(predicted)), abs=1e-12)
+    assert unresampled(predictions) == pytest.approx(all_metrics(predictions), abs=1e-12)
 
 
-def test_multi_label_metrics_from_sums(unresampled):
-    predictions = multi()
-    expected = multi_label_metrics(predictions.labels, predictions.predictions)
-    # A mean over rows of F1 is no function of sums over rows of counts by class.
-    expected.pop("f1_samples")
-    assert unresampled(predictions) == pytest.approx(expected, abs=1e-12)
+@pytest.mark.parametrize("rows", [300, 1])
+def test_multi_label_metrics_from_sums(rows):
+    predictions = multi(rows=rows)
+    assert unresampled(predictions) == pytest.approx(all_metrics(predictions), abs=1e-9)
 
 
-def test_multi_label_metrics_without_any_label(unresampled):
+def test_multi_label_metrics_without_any_label():
     predictions = Predictions(MULTI, ["a", "b"], np.full((3, 2), 0.1), np.zeros((3, 2), int), ["t"] * 3)
-    expected = multi_label_metrics(predictions.labels, predictions.predictions)
-    expected.pop("f1_samples")
-    assert unresampled(predictions) == pytest.approx(expected, abs=1e-12)
+    assert unresampled(predictions) == pytest.approx(all_metrics(predictions), abs=1e-12)
 
 
-def test_regression_metrics_from_sums(unresampled):
+def test_regression_metrics_from_sums():
     predictions = values()
-    expected = regression_metrics(predictions.labels, predictions.predictions)
-    # Ranks change with the sample.
-    expected.pop("spearman")
-    assert unresampled(predictions) == pytest.approx(expected, abs=1e-9)
+    assert unresampled(predictions) == pytest.approx(all_metrics(predictions), abs=1e-9)
+
+
+def test_decisions_do_not_change_what_the_confidence_says():
+    predictions = single(rows=80, classes=3)
+    decided = replace(predictions, decisions=np.zeros(80, int))
+    assert unresampled(decided)["ece"] == pytest.approx(
+        expected_calibration_error(predictions.probabilities, predictions.labels), abs=1e-12
+    )
+    assert unresampled(decided)["accuracy"] == (predictions.labels == 0).mean()
+
+
+@pytest.mark.parametrize("decimals", [None, 0])
+def test_metrics_of_a_resample_are_those_of_its_rows(decimals):
+    """With ties too: a resample repeats rows, and rounded values repeat by themselves."""
+    predictions = values(rows=60)
+    if decimals is not None:
+        rounded = np.round(predictions.probabilities, decimals)
+        predictions = replace(predictions, probabilities=rounded, labels=np.round(predictions.labels, decimals))
+    ((_, (parts,)),) = metric_blocks([predictions])
+    for seed in range(5):
+        rows = np.random.default_rng(seed).integers(0, 60, 60)
+        found = values_of(parts, np.bincount(rows, minlength=60)[None])
+        expected = regression_metrics(predictions.labels[rows], predictions.predictions[rows])
+        assert {name: float(value[0]) for name, value in found.items()} == pytest.approx(expected, abs=1e-9)
 
 
 # ---- Intervals ----
@@ -128,9 +153,16 @@ def test_intervals_against_scipy(name, statistic, confidence):
     assert low < statistic(predictions.labels, predictions.predictions) < high
 
 
+def spearman(labels, predictions, axis=-1):
+    ranks = [scipy.stats.rankdata(values, axis=axis) for values in (labels, predictions)]
+    first, second = (rank - rank.mean(axis=axis, keepdims=True) for rank in ranks)
+    return (first * second).sum(axis=axis) / np.sqrt((first**2).sum(axis=axis) * (second**2).sum(axis=axis))
+
+
 def test_regression_intervals_against_scipy():
     predictions = values()
     for name, statistic in {
+        "spearman": spearman,
         "mae": lambda y, p, axis=-1: np.abs(y - p).mean(axis=axis),
         "rmse": lambda y, p, axis=-1: ((y - p) ** 2).mean(axis=axis) ** 0.5,
     }.items():
@@ -154,17 +186,17 @@ def test_regression_intervals_against_scipy():
             single,
             {
                 *("accuracy", "f1_macro", "f1_micro", "f1_weighted", "precision_macro", "recall_macro", "mcc"),
-                "ece",
+                *("ece", "nll", "brier"),
             },
         ),
         (
             multi,
             {
                 *("subset_accuracy", "f1_macro", "f1_micro", "f1_weighted", "precision_macro", "recall_macro"),
-                "hamming_loss",
+                *("hamming_loss", "f1_samples", "nll", "brier"),
             },
         ),
-        (values, {"mse", "rmse", "mae", "r2", "pearson"}),
+        (values, {"mse", "rmse", "mae", "r2", "pearson", "spearman"}),
     ],
 )
 def test_which_metrics_have_an_interval(build, names):
@@ -187,6 +219,7 @@ def test_resamples_in_pieces_are_the_same(monkeypatch):
     for build, intervals in whole.items():
         pieces = metric_intervals(build(rows=50), num_resamples=301)
         for name, interval in intervals.items():
+            assert np.isfinite(interval).all()
             assert pieces[name] == pytest.approx(interval, abs=1e-9), name
 
 
@@ -286,9 +319,8 @@ def test_paired_bootstrap_against_the_same_resamples_by_scikit_learn(build):
     b = disturbed(a, 1.0, seed=2)
     generator, draws = np.random.default_rng(3), []
     for _ in range(30):
-        rows = np.repeat(np.arange(80), generator.multinomial(80, np.ones(80) / 80))
-        scores = multi_label_metrics if build is multi else regression_metrics
-        first, second = (scores(model.labels[rows], model.predictions[rows]) for model in (a, b))
+        rows = generator.integers(0, 80, 80, dtype=np.uint32)
+        first, second = (all_metrics(take_rows(model, rows)) for model in (a, b))
         draws.append({name: first[name] - second[name] for name in first})
     found = paired_bootstrap(a, b, num_resamples=30, seed=3)
     for name, difference in found.items():
@@ -318,7 +350,7 @@ def test_equal_correlations_are_not_told_apart_by_rounding():
     assert paired_bootstrap(a, b, num_resamples=200)["pearson"].p == 1
 
 
-@pytest.mark.filterwarnings("ignore:All-NaN slice")
+@pytest.mark.filterwarnings("error")
 def test_a_constant_has_no_correlation_to_compare():
     a = values(rows=50)
     b = Predictions(REGRESSION, a.label_names, np.zeros((50, 1)), a.labels, a.texts)
@@ -343,3 +375,29 @@ def test_paired_bootstrap_refuses_other_rows(change):
     a = single()
     with pytest.raises(ValueError, match="same rows and classes"):
         paired_bootstrap(a, change(a))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("build", [single, multi, values])
+def test_one_row_has_intervals_without_width_or_none(build):
+    predictions = build(rows=1)
+    for low, high in metric_intervals(predictions, num_resamples=50).values():
+        assert low == high or (np.isnan(low) and np.isnan(high))
+
+
+# ---- Several tests ----
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("size", [1, 2, 7, 30])
+def test_holm_against_statsmodels(size, seed):
+    p_values = np.random.default_rng([size, seed]).random(size) ** 3
+    p_values[-1] = p_values[0]
+    expected = multipletests(p_values, method="holm")[1]
+    np.testing.assert_allclose(holm(p_values), expected, rtol=1e-9, atol=0)
+
+
+def test_holm_leaves_out_what_tests_nothing():
+    corrected = holm([0.01, float("nan"), 0.04])
+    assert corrected[::2] == [0.02, 0.04] and np.isnan(corrected[1])
+    assert holm([]) == []
