@@ -40,6 +40,7 @@ from hf_ext.data.augmentation import AugmentationArguments, DataAugmenter
 from hf_ext.data.augmentation.collator import AugmentingCollator
 from hf_ext.data.difficulty import difficulty_scores, percentile_within_label
 from hf_ext.data.duplicates import exact_duplicates, near_duplicate_pairs, near_duplicates
+from hf_ext.data.folds import Fold, make_folds, row_groups
 from hf_ext.data.loading import TextData, load_text_data
 from hf_ext.data.preflight import PreflightArguments, PreflightReport, preflight
 from hf_ext.data.preprocessing import (
@@ -60,6 +61,7 @@ from hf_ext.data.transfer_set import TransferSet, build_transfer_set, read_unlab
 from hf_ext.defaults import (
     complete_distillation_values,
     complete_evaluation_values,
+    complete_kfold_values,
     complete_multitask_values,
     complete_range_test_values,
     complete_training_values,
@@ -68,6 +70,7 @@ from hf_ext.errors import ConfigurationError, DataError, UsageError, readable_er
 from hf_ext.evaluation.comparison import Comparison, compare_models
 from hf_ext.evaluation.compute_metrics import build_compute_metrics
 from hf_ext.evaluation.model_card import write_model_card
+from hf_ext.evaluation.over_folds import FoldSummary, folds_table, summarize_folds
 from hf_ext.evaluation.predictions import Predictions
 from hf_ext.evaluation.report import Supplements, write_report
 from hf_ext.evaluation.significance import bootstrap_intervals, exact_mcnemar, metric_intervals, paired_bootstrap
@@ -82,6 +85,14 @@ from hf_ext.experiments.classification_run import (
     build_classifier,
 )
 from hf_ext.experiments.cross_review import cross_review_scores
+from hf_ext.experiments.cross_validation import (
+    CrossValidation,
+    describe_folds,
+    plan_folds,
+    rehearse_fold,
+    remove_unfinished,
+    train_fold,
+)
 from hf_ext.experiments.distillation_results import (
     compare_distillation,
     predict_with,
@@ -100,6 +111,11 @@ from hf_ext.experiments.distillation_run import (
     train_student,
     with_rows,
 )
+from hf_ext.experiments.fold_lists import OwnFolds, SharedFolds, open_storage
+from hf_ext.experiments.fold_workers import train_here, train_in_workers
+from hf_ext.experiments.kfold_arguments import KFoldArguments
+from hf_ext.experiments.kfold_plan import begin_plan, check_kfold_dir, check_same_plan, make_fold_plan
+from hf_ext.experiments.kfold_results import write_kfold
 from hf_ext.experiments.lr_finder import LRFinder, LRFinderArguments, NoUsableSlopeError
 from hf_ext.experiments.multitask_results import save_task_metrics, write_multitask
 from hf_ext.experiments.multitask_run import (
@@ -134,7 +150,13 @@ from hf_ext.results import (
     write_results,
 )
 from hf_ext.run_record import RunRecord, StartOfRun, check_output_dir, clear_output_dir, start_training_log
-from hf_ext.settings import ALL_SETTINGS, DISTILLATION_SETTINGS, MULTITASK_SETTINGS, TRAINING_SETTINGS
+from hf_ext.settings import (
+    ALL_SETTINGS,
+    DISTILLATION_SETTINGS,
+    KFOLD_SETTINGS,
+    MULTITASK_SETTINGS,
+    TRAINING_SETTINGS,
+)
 from hf_ext.trainers import ExtendedTrainer
 from hf_ext.trainers.distillation import DistillationTrainer
 from hf_ext.trainers.distillation_arguments import DistillationArguments
@@ -145,6 +167,7 @@ from hf_ext.version import __version__
 __all__ = [
     "ALL_SETTINGS",
     "DISTILLATION_SETTINGS",
+    "KFOLD_SETTINGS",
     "MULTITASK_SETTINGS",
     "TRAINING_SETTINGS",
     "AugmentationArguments",
@@ -153,6 +176,7 @@ __all__ = [
     "ClassifierTraining",
     "Comparison",
     "ConfigurationError",
+    "CrossValidation",
     "CurriculumArguments",
     "CurriculumCallback",
     "CurriculumSampler",
@@ -169,7 +193,10 @@ __all__ = [
     "ExtendedTrainer",
     "ExtendedTrainingArguments",
     "ExtensionCallback",
+    "Fold",
+    "FoldSummary",
     "GradualUnfreezingCallback",
+    "KFoldArguments",
     "LRFinder",
     "LRFinderArguments",
     "LaterArguments",
@@ -181,6 +208,7 @@ __all__ = [
     "MultiTaskModel",
     "MultiTaskTrainer",
     "NoUsableSlopeError",
+    "OwnFolds",
     "Predictions",
     "PreflightArguments",
     "PreflightReport",
@@ -190,6 +218,7 @@ __all__ = [
     "RecipeTrainingArguments",
     "RunArguments",
     "RunRecord",
+    "SharedFolds",
     "SparseAdamW",
     "StartOfRun",
     "Supplements",
@@ -208,6 +237,7 @@ __all__ = [
     "__version__",
     "assemble_training",
     "augment_training_rows",
+    "begin_plan",
     "bootstrap_intervals",
     "build_classifier",
     "build_compute_metrics",
@@ -222,7 +252,9 @@ __all__ = [
     "cartography_scores",
     "check_data",
     "check_folders",
+    "check_kfold_dir",
     "check_output_dir",
+    "check_same_plan",
     "check_same_run",
     "check_task_folders",
     "check_tasks",
@@ -237,12 +269,14 @@ __all__ = [
     "compare_tasks",
     "complete_distillation_values",
     "complete_evaluation_values",
+    "complete_kfold_values",
     "complete_multitask_values",
     "complete_preprocessing_values",
     "complete_range_test_values",
     "complete_training_values",
     "cross_review_scores",
     "curriculum_callbacks",
+    "describe_folds",
     "describe_plan",
     "difficulty_scores",
     "distillation_loss",
@@ -251,6 +285,7 @@ __all__ = [
     "export_tasks",
     "find_learning_rate",
     "fine_tune_teacher",
+    "folds_table",
     "freeze_parameters",
     "get_cyclical_triangular_schedule",
     "get_slanted_triangular_schedule",
@@ -264,15 +299,19 @@ __all__ = [
     "load_teachers",
     "load_text_data",
     "load_word_vectors",
+    "make_fold_plan",
+    "make_folds",
     "make_plan",
     "make_transfer_set",
     "metric_intervals",
     "model_cost",
     "near_duplicate_pairs",
     "near_duplicates",
+    "open_storage",
     "paired_bootstrap",
     "parse_arguments",
     "percentile_within_label",
+    "plan_folds",
     "predict_splits",
     "predict_with",
     "preflight",
@@ -280,17 +319,21 @@ __all__ = [
     "read_unlabelled",
     "readable_errors",
     "rehearse",
+    "rehearse_fold",
     "rehearse_tasks",
+    "remove_unfinished",
     "report_table",
     "results_table",
     "resume_point",
     "resume_point_of_parts",
+    "row_groups",
     "save_task_metrics",
     "show_dry_run",
     "soft_target_loss",
     "start_embeddings_from_teacher",
     "start_training_log",
     "stratified_group_split",
+    "summarize_folds",
     "task_of_config",
     "tasks_fingerprint",
     "teacher_is_ready",
@@ -302,12 +345,16 @@ __all__ = [
     "tokenize_splits",
     "train_baselines",
     "train_control",
+    "train_fold",
+    "train_here",
+    "train_in_workers",
     "train_student",
     "train_tasks",
     "unfreeze_parameters",
     "untrained_teacher",
     "with_rows",
     "write_distillation",
+    "write_kfold",
     "write_model_card",
     "write_multitask",
     "write_preflight",
