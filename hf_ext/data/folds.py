@@ -209,10 +209,11 @@ def _check_classes(of_class: list[tuple[str, np.ndarray]], num_folds: int, numbe
     name, rows = min(of_class, key=lambda item: len(item[1]), default=("", None))
     if rows is not None and len(rows) < num_folds:
         listed = ", ".join(map(str, numbers[rows[:SHOWN_ROWS]])) + (" ..." if len(rows) > SHOWN_ROWS else "")
+        few = f"{len(rows)} rows (rows {listed})" if len(rows) > 1 else f"1 row (row {listed})"
         advice = f"Take at most {len(rows)} folds, or" if len(rows) > 1 else "Add rows of it, or"
         raise ConfigurationError(
-            f"num_folds is {num_folds}, but the class {name!r} has only {len(rows)} row{'s' * (len(rows) > 1)} "
-            f"(row{'s' * (len(rows) > 1)} {listed}): some folds could not be tested on it. {advice} leave the class out."
+            f"num_folds is {num_folds}, but the class {name!r} has only {few}: some folds could not be tested on it. "
+            f"{advice} leave the class out."
         )
 
 

@@ -353,8 +353,6 @@ def _train_and_test(run: CrossValidation, number: int, folder: Path) -> dict[str
         training.images(folder)
         predictions["test"].to_jsonl(folder / "predictions.jsonl")
         np.save(folder / PROBABILITIES, predictions["test"].probabilities, allow_pickle=False)
-    # The tokenised rows and the model's copies on an accelerator go with it.
-    trainer.accelerator.free_memory()
     return {
         "seed": fold.seed,
         "repeat": fold.repeat,

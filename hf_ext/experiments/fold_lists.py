@@ -4,6 +4,7 @@ import importlib.util
 import re
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -125,11 +126,9 @@ class SharedFolds:
         from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
-        try:
+        # If it was lost a moment ago, whoever claims the fold now finds it finished.
+        with suppress(UpdateFinishedTrialError):
             self._storage.set_trial_state_values(self._own.pop(number), TrialState.COMPLETE, [0.0])
-        except UpdateFinishedTrialError:
-            # Lost a moment ago: whoever claims the fold now finds it finished.
-            pass
 
     def release(self, number: int) -> None:
         if number in self._own:
@@ -210,10 +209,8 @@ class SharedFolds:
         from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
-        try:
+        with suppress(UpdateFinishedTrialError):
             self._storage.set_trial_state_values(trial, TrialState.FAIL)
-        except UpdateFinishedTrialError:
-            pass
 
 
 def open_storage(storage: str) -> Any:
@@ -240,10 +237,11 @@ def open_storage(storage: str) -> Any:
     for attempt in range(OPENING_ATTEMPTS):
         try:
             return _opened(storage)
-        except ModuleNotFoundError as error:
+        except ImportError as error:
+            missing = getattr(error.__cause__, "name", None) or error
             raise ConfigurationError(
-                f"storage={shown}: the driver {error.name} of this database is not installed; install it with pip "
-                "(PostgreSQL: pip install psycopg2-binary)."
+                f"storage={shown}: the driver of this database is not installed ({missing}). For PostgreSQL: pip "
+                "install psycopg2-binary, and a URL that begins with postgresql+psycopg2://."
             ) from error
         except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
             made_twice = "already exists" in str(error) or "UNIQUE" in str(error)
@@ -275,8 +273,8 @@ def _opened(storage: str) -> Any:
 def _explanation(shown: str, error: Exception) -> str:
     reason = str(error.__cause__ or error).splitlines()[0]
     return (
-        f"storage={shown} cannot be used as a list of folds: {reason}. Name a file that can be written (a journal if it "
-        f"ends in {', '.join(JOURNALS)}, else SQLite), or the URL of a database."
+        f"storage={shown} cannot be used as a list of folds: {reason}. Name a file that can be written (a journal if "
+        f"it ends in {', '.join(JOURNALS)}, else SQLite), or the URL of a database."
     )
 
 
