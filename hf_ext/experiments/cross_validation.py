@@ -20,6 +20,7 @@ from accelerate import PartialState
 from datasets import DatasetDict
 from transformers import PreTrainedTokenizerBase, PrinterCallback
 from transformers.trainer_utils import SaveStrategy
+from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
 from hf_ext.checks import check_watched_metrics
 from hf_ext.data.difficulty import TRAINED_SCORERS
@@ -221,7 +222,7 @@ def rehearse_fold(run: CrossValidation) -> PreTrainedTokenizerBase:
     data, settings = fold_data(run, 0), run.settings
     compute_metrics = build_compute_metrics(data.task.problem_type, settings["data"].metric_name)
     check_watched_metrics(settings["training"], compute_metrics, data, settings["early_stopping"].early_stopping_metric)
-    with tempfile.TemporaryDirectory() as folder, _quiet_datasets():
+    with tempfile.TemporaryDirectory() as folder, _without_bars():
         own = fold_settings(settings, run.folds[0], Path(folder))
         evaluates = own["training"].eval_strategy
         own["training"] = quiet_arguments(own["training"], folder)
@@ -258,7 +259,7 @@ def train_fold(run: CrossValidation, number: int, folder: Path) -> None:
     PartialState().wait_for_everyone()
     group = run.settings["training"].run_name or run.output_dir.name
     try:
-        with training_log(folder, main), _one_tracked_run(run.settings["training"].report_to, group), _quiet_datasets():
+        with training_log(folder, main), _one_tracked_run(run.settings["training"].report_to, group), _without_bars():
             result = _train_and_test(run, number, folder)
     except UsageError as error:
         raise type(error)(f"{fold.name}: {error}") from error
@@ -395,12 +396,15 @@ def _one_tracked_run(trackers: list[str], group: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet_datasets() -> Iterator[None]:
-    """Without a progress bar for each map of each fold."""
-    shown = not datasets.are_progress_bars_disabled()
+def _without_bars() -> Iterator[None]:
+    """Without a progress bar for each mapping of rows and each checkpoint."""
+    of_rows, of_models = not datasets.are_progress_bars_disabled(), is_progress_bar_enabled()
     datasets.disable_progress_bars()
+    disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
+        if of_rows:
             datasets.enable_progress_bars()
+        if of_models:
+            enable_progress_bar()

@@ -66,9 +66,12 @@ def train_in_workers(run: CrossValidation, folds: FoldList, workers: int) -> Non
     Raises:
         UsageError: If a worker dies (with the last lines of its log), or a fold cannot be trained.
     """
-    pool = [_Worker(run, number, workers) for number in range(workers)]
+    pool = [_Worker(run, number, workers) for number in range(min(workers, folds.open()))]
     with _progress(run, folds) as bar:
         try:
+            # Before any fold is taken: no sign of life is given meanwhile.
+            for worker in pool:
+                worker.start()
             while _hand_out(run, folds, pool) or folds.open():
                 _wait(pool, folds.interval)
                 for number in folds.beat():
@@ -100,7 +103,7 @@ def work_folder(run: CrossValidation, number: int) -> Path:
 
 
 class _Worker:
-    """A process that trains the folds that it is told to; it is started with the first."""
+    """A process that trains the folds that it is told to."""
 
     def __init__(self, run: CrossValidation, number: int, workers: int):
         self.run, self.number, self.workers = run, number, workers
@@ -109,7 +112,7 @@ class _Worker:
 
     def train(self, fold: int) -> None:
         if self.process is None:
-            self._start()
+            self.start()
         self.fold = fold
         self.pipe.send((fold, work_folder(self.run, fold)))
 
@@ -146,12 +149,15 @@ class _Worker:
             self.log.unlink()
         self.process, self.pipe, self.fold = None, None, None
 
-    def _start(self) -> None:
+    def start(self) -> None:
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        context = multiprocessing.get_context("spawn")
+        # A server that has imported everything once starts a worker in no time; an accelerator bears no forks.
+        context = multiprocessing.get_context("spawn" if torch.accelerator.is_available() else "forkserver")
+        multiprocessing.set_forkserver_preload(["hf_ext"])
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(self.run, theirs, str(self.log)))
-        with _environment(_share_of_machine(self.run, self.number, self.workers)):
+        share = _share_of_machine(self.run, self.number, self.workers)
+        self.process = context.Process(target=_work, args=(self.run, theirs, str(self.log), share))
+        with _environment(share):
             self.process.start()
         theirs.close()
 
@@ -203,14 +209,18 @@ def _share_of_machine(run: CrossValidation, number: int, workers: int) -> dict[s
 def _environment(changes: dict[str, str]) -> Iterator[None]:
     """What a process that is started here finds in its environment."""
     before = dict(os.environ)
-    os.environ.update(changes)
-    for name in LAUNCHED:
-        os.environ.pop(name, None)
+    _change_environment(changes)
     try:
         yield
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+def _change_environment(changes: dict[str, str]) -> None:
+    os.environ.update(changes)
+    for name in LAUNCHED:
+        os.environ.pop(name, None)
 
 
 @contextmanager
@@ -237,7 +247,10 @@ def _tell(run: CrossValidation, number: int, bar: tqdm) -> None:
 # ---- Inside: in a worker ----
 
 
-def _work(run: CrossValidation, pipe: connection.Connection, log: str) -> None:
+def _work(run: CrossValidation, pipe: connection.Connection, log: str, share: dict[str, str]) -> None:
+    # A server that forks has the environment in which it was started.
+    _change_environment(share)
+    torch.set_num_threads(int(share["OMP_NUM_THREADS"]))
     # Ctrl-C reaches all processes of a terminal; the one that hands out ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))

@@ -101,13 +101,18 @@ def assert_same_folds(one, other):
     assert results[0] == results[1]
 
 
-def in_a_process(argv, fold=None, step=0, environment=None):
-    """The exit code of the recipe in a process of its own."""
+def begin(argv, fold=None, step=0, environment=None):
+    """The recipe in a process of its own."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["hf_ext"])
     given = {"ARGV": [str(flag) for flag in argv], "FOLD": fold, "STEP": step, "ENVIRONMENT": environment or {}}
     process = context.Process(target=runpy.run_path, args=(str(INTERRUPTED), given, "interrupted"))
     process.start()
+    return process
+
+
+def end(process):
+    """Its exit code."""
     process.join(240)
     assert process.exitcode is not None
     return process.exitcode
@@ -282,7 +287,7 @@ def test_copies_in_the_file_are_trained_on_only(main, tmp_path):
 def test_a_run_that_was_killed_redoes_only_the_fold_it_was_in(main, whole, tmp_path, capsys):
     flags, folder = whole
     flags = [*flags, "--output_dir", str(tmp_path / "out")]
-    assert in_a_process(flags, "seed42_repeat0_fold6", 3) == -signal.SIGKILL
+    assert end(begin(flags, "seed42_repeat0_fold6", 3)) == -signal.SIGKILL
     done = [tmp_path / "out" / "fold_runs" / f"seed42_repeat0_fold{index}" for index in range(6)]
     assert fold_folders(tmp_path / "out")[:6] == done
     assert not (tmp_path / "out" / "fold_runs" / "seed42_repeat0_fold6").exists()
@@ -365,16 +370,10 @@ def test_memory_stays_flat(rows, tmp_path):
 # ---- Several processes ----
 
 
-@pytest.fixture(scope="module")
-def two_workers(whole, tmp_path_factory):
-    flags, _ = whole
-    folder = tmp_path_factory.mktemp("workers") / "out"
-    assert in_a_process([*flags, "--num_workers", "2", "--output_dir", folder]) == 0
-    return folder
-
-
-def test_two_workers_do_what_one_does(whole, two_workers):
-    assert_same_folds(two_workers, whole[1])
+def test_two_workers_do_what_one_does(main, whole, tmp_path):
+    flags, folder = whole
+    main([*flags, "--num_workers", "2", "--output_dir", str(tmp_path / "out")])
+    assert_same_folds(tmp_path / "out", folder)
 
 
 def start(argv, **environment):
@@ -398,8 +397,8 @@ def wait_for(what, process=None, seconds=180):
 
 
 def workers_of(process):
-    children = psutil.Process(process.pid).children()
-    return [child for child in children if "multiprocessing.spawn" in " ".join(child.cmdline())]
+    (server,) = (child for child in psutil.Process(process.pid).children() if "forkserver" in " ".join(child.cmdline()))
+    return server.children()
 
 
 def training_now(folder):
@@ -452,16 +451,16 @@ def claims(storage):
 
 
 @pytest.mark.parametrize("name", ["folds.log", "folds.db"])
-def test_machines_share_folds_and_succeed_a_dead_one(whole, tmp_path, name):
+def test_machines_share_folds_and_succeed_a_dead_one(main, whole, tmp_path, name):
     flags, expected = whole
     folder, storage = tmp_path / "out", tmp_path / name
     flags = [*flags, "--output_dir", str(folder), "--storage", str(storage), "--worker_timeout", "6"]
-    dying, living = start(flags), start(flags)
-    wait_for(lambda: len({path.name.rpartition("-")[2] for path in training_now(folder)}) == 2, dying)
+    dying, living = begin(flags), begin(flags)
+    wait_for(
+        lambda: {path.name.rpartition("-")[2] for path in training_now(folder)} == {str(dying.pid), str(living.pid)}
+    )
     os.kill(dying.pid, signal.SIGKILL)
-    dying.communicate()
-    _, said = living.communicate(timeout=240)
-    assert living.returncode == 0, said
+    assert end(dying) == -signal.SIGKILL and end(living) == 0
     assert_same_folds(folder, expected)
     found = claims(storage)
     assert set(found) == {-1, *range(10)}
@@ -469,15 +468,13 @@ def test_machines_share_folds_and_succeed_a_dead_one(whole, tmp_path, name):
         assert [state for *_, state in of_fold].count("COMPLETE") == 1, (number, of_fold)
         held = sorted(of_fold)
         # No fold was in two hands at once.
-        for (_, end, state), (begin, *_) in itertools.pairwise(held):
-            assert state == "FAIL" and end <= begin
-    # Whoever comes later finds all done.
-    late = start(flags)
-    _, said = late.communicate(timeout=120)
-    assert late.returncode == 0, said
-    other = start([*flags, "--learning_rate", "2e-2"])
-    _, said = other.communicate(timeout=120)
-    assert other.returncode == 2 and "training.learning_rate (0.01 then, 0.02 now)" in said
+        for (_, ended, state), (begun, *_) in itertools.pairwise(held):
+            assert state == "FAIL" and ended <= begun
+    # Whoever comes later finds all done, unless it is another cross-validation.
+    main(flags)
+    with pytest.raises(UsageError, match=r"training.learning_rate \(0.01 then, 0.02 now\)"):
+        main([*flags, "--learning_rate", "2e-2"])
+    assert claims(storage) == found
 
 
 def test_two_processes_train_each_fold_together(rows, tmp_path):
@@ -485,18 +482,11 @@ def test_two_processes_train_each_fold_together(rows, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["hf_ext"])
     processes = []
     for rank in ("0", "1"):
         launched = {"WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": "2"}
-        launched |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        given = {"ARGV": flags, "FOLD": None, "STEP": 0, "ENVIRONMENT": launched}
-        processes.append(context.Process(target=runpy.run_path, args=(str(INTERRUPTED), given, "interrupted")))
-        processes[-1].start()
-    for process in processes:
-        process.join(240)
-        assert process.exitcode == 0
+        processes.append(begin(flags, environment={**launched, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}))
+    assert [end(process) for process in processes] == [0, 0]
     pooled = lines(tmp_path / "out" / "predictions_out_of_fold.jsonl")
     assert [row["text"] for row in pooled] == [row["text"] for row in read(rows)]
     assert len(fold_folders(tmp_path / "out")) == 2
