@@ -455,10 +455,10 @@ def test_machines_share_folds_and_succeed_a_dead_one(main, whole, tmp_path, name
     flags, expected = whole
     folder, storage = tmp_path / "out", tmp_path / name
     flags = [*flags, "--output_dir", str(folder), "--storage", str(storage), "--worker_timeout", "6"]
-    dying, living = begin(flags), begin(flags)
-    wait_for(
-        lambda: {path.name.rpartition("-")[2] for path in training_now(folder)} == {str(dying.pid), str(living.pid)}
-    )
+    dying = begin(flags)
+    wait_for((folder / "fold_runs" / "plan.json").is_file)
+    living = begin(flags)
+    wait_for(lambda: any(path.name.endswith(f"-{dying.pid}") for path in training_now(folder)))
     os.kill(dying.pid, signal.SIGKILL)
     assert end(dying) == -signal.SIGKILL and end(living) == 0
     assert_same_folds(folder, expected)
@@ -490,6 +490,43 @@ def test_two_processes_train_each_fold_together(rows, tmp_path):
     pooled = lines(tmp_path / "out" / "predictions_out_of_fold.jsonl")
     assert [row["text"] for row in pooled] == [row["text"] for row in read(rows)]
     assert len(fold_folders(tmp_path / "out")) == 2
+
+
+# ---- Trackers ----
+
+
+def test_a_tracked_run_for_each_fold(main, rows, tmp_path):
+    flags = [*CNN, *FAST, "--train_file", str(rows), "--num_folds", "2", "--output_dir", str(tmp_path / "out")]
+    main([*flags, "--report_to", "tensorboard"])
+    events = list((tmp_path / "out").rglob("events.out.tfevents.*"))
+    assert {path.parents[2].name for path in events} == {"seed42_repeat0_fold0", "seed42_repeat0_fold1"}
+
+
+def test_one_group_of_weights_and_biases(rows, tmp_path):
+    pytest.importorskip("wandb")
+    flags = [*CNN, *FAST, "--train_file", str(rows), "--num_folds", "2", "--output_dir", str(tmp_path / "out")]
+    script = (
+        "import runpy, sys\nimport wandb\nplain = wandb.init\n"
+        "def init(*args, **kwargs):\n"
+        "    assert wandb.run is None, 'the run of the fold before goes on'\n"
+        "    run = plain(*args, **kwargs)\n"
+        "    print('BEGUN', run.name, run.group, run.id)\n"
+        "    return run\n"
+        "wandb.init = init\n"
+        "main = runpy.run_path(sys.argv[1])['main']\n"
+        "main(sys.argv[2:])\n"
+        "assert wandb.run is None\n"
+    )
+    words = [sys.executable, "-c", script, str(RECIPE), *flags, "--report_to", "wandb", "--run_name", "mine"]
+    offline = {"WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path), "WANDB_SILENT": "true"}
+    done = subprocess.run(words, env={**os.environ, **offline}, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    begun = [line.split() for line in done.stdout.splitlines() if line.startswith("BEGUN")]
+    assert [(name, group) for _, name, group, _ in begun] == [
+        ("mine-seed42_repeat0_fold0", "mine"),
+        ("mine-seed42_repeat0_fold1", "mine"),
+    ]
+    assert len({run for *_, run in begun}) == 2
 
 
 # ---- Bad input ----
