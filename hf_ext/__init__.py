@@ -41,6 +41,7 @@ from hf_ext.data.augmentation import AugmentationArguments, DataAugmenter
 from hf_ext.data.augmentation.collator import AugmentingCollator
 from hf_ext.data.difficulty import difficulty_scores, percentile_within_label
 from hf_ext.data.duplicates import exact_duplicates, near_duplicate_pairs, near_duplicates
+from hf_ext.data.folds import Fold, make_folds, row_groups
 from hf_ext.data.loading import TextData, load_text_data
 from hf_ext.data.preflight import PreflightArguments, PreflightReport, preflight
 from hf_ext.data.preprocessing import (
@@ -61,6 +62,7 @@ from hf_ext.data.transfer_set import TransferSet, build_transfer_set, read_unlab
 from hf_ext.defaults import (
     complete_distillation_values,
     complete_evaluation_values,
+    complete_kfold_values,
     complete_multitask_values,
     complete_range_test_values,
     complete_training_values,
@@ -79,6 +81,7 @@ from hf_ext.evaluation.comparison_run import compare_files, write_comparison
 from hf_ext.evaluation.compute_metrics import build_compute_metrics
 from hf_ext.evaluation.equivalence import detectable_difference, paired_equivalence
 from hf_ext.evaluation.model_card import write_model_card
+from hf_ext.evaluation.over_folds import FoldSummary, folds_table, summarize_folds
 from hf_ext.evaluation.permutation import paired_permutation
 from hf_ext.evaluation.prediction_files import read_predictions
 from hf_ext.evaluation.predictions import Predictions
@@ -103,6 +106,14 @@ from hf_ext.experiments.classification_run import (
     build_classifier,
 )
 from hf_ext.experiments.cross_review import cross_review_scores
+from hf_ext.experiments.cross_validation import (
+    CrossValidation,
+    describe_folds,
+    plan_folds,
+    rehearse_fold,
+    remove_unfinished,
+    train_fold,
+)
 from hf_ext.experiments.distillation_results import (
     compare_distillation,
     predict_with,
@@ -121,6 +132,11 @@ from hf_ext.experiments.distillation_run import (
     train_student,
     with_rows,
 )
+from hf_ext.experiments.fold_lists import OwnFolds, SharedFolds, open_storage
+from hf_ext.experiments.fold_workers import train_here, train_in_workers
+from hf_ext.experiments.kfold_arguments import KFoldArguments
+from hf_ext.experiments.kfold_plan import begin_plan, check_kfold_dir, check_same_plan, make_fold_plan
+from hf_ext.experiments.kfold_results import write_kfold
 from hf_ext.experiments.lr_finder import LRFinder, LRFinderArguments, NoUsableSlopeError
 from hf_ext.experiments.multitask_results import save_task_metrics, write_multitask
 from hf_ext.experiments.multitask_run import (
@@ -159,7 +175,13 @@ from hf_ext.results import (
     write_results,
 )
 from hf_ext.run_record import RunRecord, StartOfRun, check_output_dir, clear_output_dir, start_training_log
-from hf_ext.settings import ALL_SETTINGS, DISTILLATION_SETTINGS, MULTITASK_SETTINGS, TRAINING_SETTINGS
+from hf_ext.settings import (
+    ALL_SETTINGS,
+    DISTILLATION_SETTINGS,
+    KFOLD_SETTINGS,
+    MULTITASK_SETTINGS,
+    TRAINING_SETTINGS,
+)
 from hf_ext.trainers import ExtendedTrainer
 from hf_ext.trainers.class_loss import ClassLoss, LossArguments
 from hf_ext.trainers.distillation import DistillationTrainer
@@ -171,6 +193,7 @@ from hf_ext.version import __version__
 __all__ = [
     "ALL_SETTINGS",
     "DISTILLATION_SETTINGS",
+    "KFOLD_SETTINGS",
     "MULTITASK_SETTINGS",
     "TRAINING_SETTINGS",
     "AugmentationArguments",
@@ -183,6 +206,7 @@ __all__ = [
     "Comparison",
     "ComparisonArguments",
     "ConfigurationError",
+    "CrossValidation",
     "CurriculumArguments",
     "CurriculumCallback",
     "CurriculumSampler",
@@ -199,7 +223,10 @@ __all__ = [
     "ExtendedTrainer",
     "ExtendedTrainingArguments",
     "ExtensionCallback",
+    "Fold",
+    "FoldSummary",
     "GradualUnfreezingCallback",
+    "KFoldArguments",
     "LRFinder",
     "LRFinderArguments",
     "LaterArguments",
@@ -212,6 +239,7 @@ __all__ = [
     "MultiTaskModel",
     "MultiTaskTrainer",
     "NoUsableSlopeError",
+    "OwnFolds",
     "Predictions",
     "PreflightArguments",
     "PreflightReport",
@@ -222,6 +250,7 @@ __all__ = [
     "RunArguments",
     "RunRecord",
     "SavedCalibrationArguments",
+    "SharedFolds",
     "SparseAdamW",
     "StartOfRun",
     "Supplements",
@@ -240,6 +269,7 @@ __all__ = [
     "__version__",
     "assemble_training",
     "augment_training_rows",
+    "begin_plan",
     "bootstrap_intervals",
     "build_classifier",
     "build_compute_metrics",
@@ -257,7 +287,9 @@ __all__ = [
     "check_calibration",
     "check_data",
     "check_folders",
+    "check_kfold_dir",
     "check_output_dir",
+    "check_same_plan",
     "check_same_run",
     "check_task_folders",
     "check_tasks",
@@ -273,6 +305,7 @@ __all__ = [
     "compare_tasks",
     "complete_distillation_values",
     "complete_evaluation_values",
+    "complete_kfold_values",
     "complete_multitask_values",
     "complete_preprocessing_values",
     "complete_range_test_values",
@@ -280,6 +313,7 @@ __all__ = [
     "cross_review_scores",
     "curriculum_callbacks",
     "decide",
+    "describe_folds",
     "describe_plan",
     "detectable_difference",
     "difficulty_scores",
@@ -293,6 +327,7 @@ __all__ = [
     "fine_tune_teacher",
     "fit_calibration",
     "fit_temperature",
+    "folds_table",
     "freeze_parameters",
     "get_cyclical_triangular_schedule",
     "get_slanted_triangular_schedule",
@@ -308,18 +343,22 @@ __all__ = [
     "load_teachers",
     "load_text_data",
     "load_word_vectors",
+    "make_fold_plan",
+    "make_folds",
     "make_plan",
     "make_transfer_set",
     "metric_intervals",
     "model_cost",
     "near_duplicate_pairs",
     "near_duplicates",
+    "open_storage",
     "paired_bootstrap",
     "paired_equivalence",
     "paired_permutation",
     "paired_t_test",
     "parse_arguments",
     "percentile_within_label",
+    "plan_folds",
     "predict_splits",
     "predict_with",
     "preflight",
@@ -328,18 +367,22 @@ __all__ = [
     "read_unlabelled",
     "readable_errors",
     "rehearse",
+    "rehearse_fold",
     "rehearse_tasks",
+    "remove_unfinished",
     "report_table",
     "resolve_class_weights",
     "results_table",
     "resume_point",
     "resume_point_of_parts",
+    "row_groups",
     "save_task_metrics",
     "show_dry_run",
     "soft_target_loss",
     "start_embeddings_from_teacher",
     "start_training_log",
     "stratified_group_split",
+    "summarize_folds",
     "task_of_config",
     "tasks_fingerprint",
     "teacher_is_ready",
@@ -351,6 +394,9 @@ __all__ = [
     "tokenize_splits",
     "train_baselines",
     "train_control",
+    "train_fold",
+    "train_here",
+    "train_in_workers",
     "train_student",
     "train_tasks",
     "tune_thresholds",
@@ -360,6 +406,7 @@ __all__ = [
     "with_scores",
     "write_comparison",
     "write_distillation",
+    "write_kfold",
     "write_model_card",
     "write_multitask",
     "write_preflight",

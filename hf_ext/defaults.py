@@ -178,6 +178,51 @@ def complete_multitask_values(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
+def complete_kfold_values(values: dict[str, Any]) -> dict[str, Any]:
+    """
+    Add what a cross-validation's settings imply: those of training runs that do all that the data allows. Each is
+    tested on its fold, and validates on a part of the other rows.
+
+    Args:
+        values (`dict[str, Any]`): Field names -> given values.
+
+    Returns:
+        `dict[str, Any]`
+
+    Raises:
+        ConfigurationError: If settings contradict each other or could have no effect.
+    """
+    values = _all_of_the_run(values, "A cross-validation trains on all folds but one and tests on that")
+    for name in ("validation_file", "test_file", "test_size"):
+        if values.get(name):
+            raise ConfigurationError(
+                f"{name}={values[name]}: in a cross-validation each model is tested on its fold, and validates on a "
+                "part of the other rows (validation_size). Leave it out; run_classification.py tests on other rows."
+            )
+    if values.get("push_to_hub"):
+        raise ConfigurationError("push_to_hub: a cross-validation is no model; leave it out.")
+    if values.get("storage") is not None and values.get("overwrite"):
+        raise ConfigurationError(
+            f"overwrite with storage={values['storage']}: each machine that joins would remove what the others did. "
+            "Name another output_dir, or remove the old one by hand."
+        )
+    if values.get("storage") is None and values.get("worker_timeout") is not None:
+        raise ConfigurationError(
+            f"worker_timeout={values['worker_timeout']:g} has an effect only with --storage; leave it out."
+        )
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if launched > 1 and (values.get("num_workers", 1) > 1 or values.get("storage") is not None):
+        raise ConfigurationError(
+            f"num_workers={values.get('num_workers', 1)}, storage={values.get('storage')}: {launched} processes were "
+            "launched to train each fold together. Either launch one process and let it start workers, or leave "
+            "num_workers and storage out."
+        )
+    name = values.get("name") or values.get("model_type") or values.get("model_name_or_path")
+    if name is not None:
+        values.setdefault("output_dir", os.path.join("outputs", f"{Path(name).name}_kfold"))
+    return complete_training_values(values)
+
+
 def complete_range_test_values(values: dict[str, Any]) -> dict[str, Any]:
     """
     Add what a range test's settings imply: those of the training, which evaluates, saves and reports nothing.

@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -35,6 +36,7 @@ PACKAGES = (
     "scikit-learn",
     "numpy",
 )
+LOGGERS = ("hf_ext", "transformers")
 SECRETS = ("token", "hub_token", "push_to_hub_token")
 SIDE_FILES = {"training.log", "README.md"}
 # What a run leaves, so what `--overwrite` may remove and what makes a folder one that holds a run.
@@ -46,6 +48,7 @@ RUN_FILES = (
     "comparison.json", "comparison.png",
     "preflight.json", "unfreezing.png", "curriculum.png", "cartography.png", "lr_finder.json", "lr_finder.png",
     "calibration.json",
+    "fold_runs", "kfold_results.json", "kfold.png", "predictions_out_of_fold.jsonl",
 )  # fmt: skip
 # Folders of models that belong to a run.
 PARTS = ("teacher", "control")
@@ -122,11 +125,28 @@ def parts_of(path: Path) -> list[Path]:
 def start_training_log(path: Path) -> None:
     """Write what the loggers say to `path/training.log` too."""
     path.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path / "training.log", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s - %(name)s - %(levelname)s - %(message)s"))
-    for name in ("hf_ext", "transformers"):
-        logging.getLogger(name).addHandler(handler)
-    logging.getLogger("hf_ext").setLevel(logging.INFO)
+    _add_log(path / "training.log")
+
+
+@contextmanager
+def training_log(path: Path, wanted: bool = True) -> Iterator[None]:
+    """
+    Write what the loggers say inside a `with` block to `path/training.log` too.
+
+    Args:
+        path (`Path`): A folder that is there.
+        wanted (`bool`, *optional*, defaults to `True`): Whether this process is the one to write.
+    """
+    if not wanted:
+        yield
+        return
+    handler = _add_log(path / "training.log")
+    try:
+        yield
+    finally:
+        for name in LOGGERS:
+            logging.getLogger(name).removeHandler(handler)
+        handler.close()
 
 
 class StartOfRun(TrainerCallback):
@@ -204,6 +224,15 @@ def flatten(value: Any, prefix: str = "") -> dict[str, str]:
 
 
 # ---- Inside ----
+
+
+def _add_log(path: Path) -> logging.Handler:
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s - %(name)s - %(levelname)s - %(message)s"))
+    for name in LOGGERS:
+        logging.getLogger(name).addHandler(handler)
+    logging.getLogger("hf_ext").setLevel(logging.INFO)
+    return handler
 
 
 def _held_run(path: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from hf_ext.data.augmentation import AugmentationArguments
 from hf_ext.data.preflight import PreflightArguments
 from hf_ext.data.preprocessing import PreprocessingArguments
 from hf_ext.evaluation.calibrating import CalibrationArguments
+from hf_ext.experiments.kfold_arguments import KFoldArguments
 from hf_ext.experiments.lr_finder import LRFinderArguments
 from hf_ext.experiments.teacher_and_control import TeacherArguments
 from hf_ext.models.building import TextCNNArguments
@@ -40,9 +41,11 @@ DISTILLATION_SETTINGS = {
     "distillation": DistillationArguments,
 }
 MULTITASK_SETTINGS = {**TRAINING_SETTINGS, "multitask": MultiTaskArguments}
+KFOLD_SETTINGS = {**TRAINING_SETTINGS, "kfold": KFoldArguments}
 ALL_SETTINGS = {
     **TRAINING_SETTINGS,
     **DISTILLATION_SETTINGS,
     **MULTITASK_SETTINGS,
+    **KFOLD_SETTINGS,
     "preprocessing": PreprocessingArguments,
 }

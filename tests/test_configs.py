@@ -7,9 +7,11 @@ import pytest
 from hf_ext import (
     ALL_SETTINGS,
     DISTILLATION_SETTINGS,
+    KFOLD_SETTINGS,
     MULTITASK_SETTINGS,
     TRAINING_SETTINGS,
     complete_distillation_values,
+    complete_kfold_values,
     complete_multitask_values,
     complete_training_values,
     parse_arguments,
@@ -19,6 +21,7 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 RECIPES = {
     "classification": (TRAINING_SETTINGS, complete_training_values),
     "distillation": (DISTILLATION_SETTINGS, complete_distillation_values),
+    "kfold": (KFOLD_SETTINGS, complete_kfold_values),
     "multitask": (MULTITASK_SETTINGS, complete_multitask_values),
 }
 FILES = sorted(str(path.relative_to(CONFIGS)) for name in RECIPES for path in CONFIGS.glob(f"{name}/*"))
@@ -26,7 +29,7 @@ FILES = sorted(str(path.relative_to(CONFIGS)) for name in RECIPES for path in CO
 
 def test_all_folders_are_known():
     assert {path.name for path in CONFIGS.iterdir() if path.is_dir()} == {*RECIPES, "accelerate"}
-    assert len(FILES) == 3
+    assert len(FILES) == 5
 
 
 @pytest.mark.parametrize("file", FILES)

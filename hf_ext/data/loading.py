@@ -81,6 +81,7 @@ def load_text_data(
     needed: tuple[str, ...],
     task: Task | None = None,
     number_columns: tuple[str, ...] = (),
+    group_column: str | None = None,
 ) -> TextData:
     """
     Read, check and split the data.
@@ -95,6 +96,8 @@ def load_text_data(
         needed (`tuple[str, ...]`): Splits that the run uses; the others are not read.
         task ([`Task`], *optional*): The task of a trained model; by default it is inferred from the training labels.
         number_columns (`tuple[str, ...]`, *optional*): Columns of numbers that the training split keeps.
+        group_column (`str`, *optional*): The column that becomes `group` of the training split: equal values have
+            equal texts there, and a row without a value has one of its own.
 
     Returns:
         [`TextData`]
@@ -128,6 +131,8 @@ def load_text_data(
                 _check_seen(table, splits[name]["label"], splits["train"]["label"], task)
     if "train" in tables:
         splits["train"] |= _read_numbers(tables["train"], columns, number_columns) | _read_copies(tables["train"])
+        if group_column is not None:
+            splits["train"]["group"] = _read_groups(tables["train"], group_column)
     # Both shares are of the rows that were given, so that 0.1 and 0.1 make 80/10/10.
     given = len(splits["train"]["text"]) if "train" in splits else 0
     for name, share in (("test", data_args.test_size), ("validation", data_args.validation_size)):
@@ -317,6 +322,16 @@ def _read_copies(table: Table) -> dict[str, list]:
     if "is_augmented" in table.columns:
         read["is_augmented"] = [str(row.get("is_augmented")).lower() in ("true", "1") for row in table.rows]
     return read
+
+
+def _read_groups(table: Table, name: str) -> list[str]:
+    if name not in table.columns:
+        raise DataError(
+            f"{table.source} has no column {name!r}, which group_column names.{nearest(name, table.columns)} It has "
+            f"{', '.join(table.columns)}."
+        )
+    values = (row.get(name) for row in table.rows)
+    return [f"row {n}" if value in (None, "") else json.dumps(value) for n, value in enumerate(values, start=1)]
 
 
 def _check_seen(table: Table, labels: list, train_labels: list, task: Task) -> None:

@@ -1,0 +1,161 @@
+"""Lists of folds: each is had by one process at a time, whatever the storage and whoever dies."""
+
+import multiprocessing
+import os
+import re
+import signal
+import time
+
+import pytest
+
+from hf_ext import ConfigurationError, OwnFolds, SharedFolds, open_storage
+
+STORAGES = ("folds.log", "folds.db")
+
+
+@pytest.fixture(params=STORAGES)
+def storage(request, tmp_path):
+    return str(tmp_path / request.param)
+
+
+def shared(storage, timeout=60.0, name="a list", numbers=range(3)):
+    return SharedFolds(open_storage(storage), name, numbers, timeout)
+
+
+def test_a_list_of_ones_own():
+    folds = OwnFolds([4, 2])
+    assert folds.open() == 2
+    assert (folds.take(), folds.take(), folds.take()) == (4, 2, None)
+    folds.release(2)
+    assert folds.take() == 2
+    folds.finish(2)
+    assert folds.open() == 1 and folds.take_results() and folds.beat() == []
+
+
+def test_two_take_different_folds(storage):
+    one, other = shared(storage), shared(storage)
+    assert [one.take(), other.take(), one.take(), other.take()] == [0, 1, 2, None]
+    one.release(2)
+    assert other.take() == 2 and one.take() is None
+    for folds, number in ((one, 0), (other, 1), (other, 2)):
+        assert one.open() == 3 - number
+        folds.finish(number)
+    assert one.open() == other.open() == 0
+    # Another list in the same storage.
+    assert shared(storage, name="another").take() == 0
+
+
+def test_one_of_them_writes_the_results(storage):
+    one, other = shared(storage, 2.5), shared(storage, 2.5)
+    assert one.take_results()
+    one.finish_results()
+    assert not other.take_results()
+
+
+def test_who_shows_no_life_loses_its_fold(storage):
+    # Only the time that has passed since the last change counts, not any clock.
+    one, other = shared(storage, 2.0), shared(storage, 2.0)
+    assert one.take() == 0
+    assert other.take() == 1
+    for _ in range(4):
+        time.sleep(0.7)
+        assert one.beat() == other.beat() == []
+    assert [other.take(), other.take()] == [2, None]
+    for _ in range(4):
+        time.sleep(0.7)
+        other.beat()
+    assert other.take() == 0
+    # It wakes up.
+    assert one.beat() == [0]
+    assert one.take() is None
+    one.release(0)
+    other.finish(0)
+    assert one.open() == 2
+
+
+def test_the_first_claim_counts(storage):
+    """A claim that another process sees before it has looked whether its own is the first."""
+    one, other = shared(storage), shared(storage)
+    plain = one._claims
+
+    def late():
+        one._claims = plain
+        # Made after one's claim, before one looks.
+        assert not other._claim(0)
+        return plain()
+
+    one._claims = late
+    assert one._claim(0)
+    assert other.take() == 1
+
+
+def _take_all(storage, numbers, record):
+    folds = shared(storage, numbers=numbers)
+    while (number := folds.take()) is not None:
+        with open(record, "a") as file:
+            file.write(f"{number}\n")
+        folds.finish(number)
+
+
+def test_processes_that_race_take_each_fold_once(storage, tmp_path):
+    context, numbers = multiprocessing.get_context("fork"), list(range(20))
+    processes = [context.Process(target=_take_all, args=(storage, numbers, str(tmp_path / "record"))) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    assert sorted(map(int, (tmp_path / "record").read_text().split())) == numbers
+
+
+def _take_and_wait(storage, ready):
+    folds = shared(storage, 2.0)
+    ready.put(folds.take())
+    while True:
+        time.sleep(0.3)
+        folds.beat()
+
+
+def test_a_killed_process_is_succeeded(storage):
+    context = multiprocessing.get_context("fork")
+    ready = context.Queue()
+    process = context.Process(target=_take_and_wait, args=(storage, ready))
+    process.start()
+    assert ready.get(timeout=60) == 0
+    folds = shared(storage, 2.0)
+    assert folds.take() == 1
+    for _ in range(4):
+        # As long as it lives, its fold is its own.
+        time.sleep(0.7)
+        folds.beat()
+    assert [folds.take(), folds.take()] == [2, None]
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    killed = time.monotonic()
+    while (number := folds.take()) is None:
+        assert time.monotonic() - killed < 20
+        time.sleep(0.2)
+        folds.beat()
+    assert number == 0 and time.monotonic() - killed > 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("folder", None, "is a directory"),
+        ("notes.db", "These are notes, not a database. " * 100, "file is not a database"),
+        ("notes.log", "These are notes.\nNot a journal.\n", "cannot be used as a list of folds"),
+    ],
+)
+def test_a_storage_that_is_none(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.mkdir() if content is None else path.write_text(content)
+    with pytest.raises(ConfigurationError, match=message) as error:
+        open_storage(str(path))
+    assert str(path) in str(error.value) and "journal if it ends in .log" in str(error.value)
+
+
+def test_a_database_without_its_driver_or_password():
+    with pytest.raises(ConfigurationError, match=r"driver of this database is not installed .*psycopg") as error:
+        open_storage("postgresql://me:secret@nowhere/folds")
+    assert "secret" not in str(error.value) and re.search(r"me:\*\*\*@nowhere", str(error.value))
