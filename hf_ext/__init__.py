@@ -23,6 +23,7 @@ from hf_ext.callbacks import (
     EarlyStoppingThresholdCallback,
     ExtensionCallback,
     GradualUnfreezingCallback,
+    PruningCallback,
 )
 from hf_ext.callbacks.curriculum import CurriculumArguments
 from hf_ext.callbacks.early_stopping import EarlyStoppingArguments
@@ -35,7 +36,7 @@ from hf_ext.checks import (
     resume_point,
     resume_point_of_parts,
 )
-from hf_ext.configuration import parse_arguments
+from hf_ext.configuration import build_arguments, given_values, parse_arguments
 from hf_ext.data.augmentation import AugmentationArguments, DataAugmenter
 from hf_ext.data.augmentation.collator import AugmentingCollator
 from hf_ext.data.difficulty import difficulty_scores, percentile_within_label
@@ -62,6 +63,7 @@ from hf_ext.defaults import (
     complete_evaluation_values,
     complete_multitask_values,
     complete_range_test_values,
+    complete_search_values,
     complete_training_values,
 )
 from hf_ext.errors import ConfigurationError, DataError, UsageError, readable_errors
@@ -113,6 +115,14 @@ from hf_ext.experiments.multitask_run import (
     tasks_fingerprint,
     train_tasks,
 )
+from hf_ext.experiments.search import Search
+from hf_ext.experiments.search_arguments import SearchArguments
+from hf_ext.experiments.search_checks import check_launch, held_search, searched_columns, searched_metric
+from hf_ext.experiments.search_objective import TrainingPart, evaluate_parts, train_classifier, training_parts
+from hf_ext.experiments.search_queue import TrialQueue
+from hf_ext.experiments.search_results import write_search
+from hf_ext.experiments.search_space import SearchSpace, read_search_space
+from hf_ext.experiments.search_storage import open_study, require_optuna, without_password
 from hf_ext.experiments.single_task_baselines import compare_tasks, rehearse_tasks, train_baselines
 from hf_ext.experiments.teacher_and_control import TeacherArguments
 from hf_ext.layers import freeze_parameters, layer_groups, unfreeze_parameters
@@ -134,7 +144,13 @@ from hf_ext.results import (
     write_results,
 )
 from hf_ext.run_record import RunRecord, StartOfRun, check_output_dir, clear_output_dir, start_training_log
-from hf_ext.settings import ALL_SETTINGS, DISTILLATION_SETTINGS, MULTITASK_SETTINGS, TRAINING_SETTINGS
+from hf_ext.settings import (
+    ALL_SETTINGS,
+    DISTILLATION_SETTINGS,
+    MULTITASK_SETTINGS,
+    SEARCH_SETTINGS,
+    TRAINING_SETTINGS,
+)
 from hf_ext.trainers import ExtendedTrainer
 from hf_ext.trainers.distillation import DistillationTrainer
 from hf_ext.trainers.distillation_arguments import DistillationArguments
@@ -146,6 +162,7 @@ __all__ = [
     "ALL_SETTINGS",
     "DISTILLATION_SETTINGS",
     "MULTITASK_SETTINGS",
+    "SEARCH_SETTINGS",
     "TRAINING_SETTINGS",
     "AugmentationArguments",
     "AugmentingCollator",
@@ -186,10 +203,14 @@ __all__ = [
     "PreflightReport",
     "PreprocessingArguments",
     "PreprocessingRunArguments",
+    "PruningCallback",
     "RawDataArguments",
     "RecipeTrainingArguments",
     "RunArguments",
     "RunRecord",
+    "Search",
+    "SearchArguments",
+    "SearchSpace",
     "SparseAdamW",
     "StartOfRun",
     "Supplements",
@@ -202,13 +223,16 @@ __all__ = [
     "TextCNNConfig",
     "TextCNNForSequenceClassification",
     "TextData",
+    "TrainingPart",
     "TransferSet",
+    "TrialQueue",
     "UnfreezingArguments",
     "UsageError",
     "__version__",
     "assemble_training",
     "augment_training_rows",
     "bootstrap_intervals",
+    "build_arguments",
     "build_classifier",
     "build_compute_metrics",
     "build_model",
@@ -222,6 +246,7 @@ __all__ = [
     "cartography_scores",
     "check_data",
     "check_folders",
+    "check_launch",
     "check_output_dir",
     "check_same_run",
     "check_task_folders",
@@ -240,12 +265,14 @@ __all__ = [
     "complete_multitask_values",
     "complete_preprocessing_values",
     "complete_range_test_values",
+    "complete_search_values",
     "complete_training_values",
     "cross_review_scores",
     "curriculum_callbacks",
     "describe_plan",
     "difficulty_scores",
     "distillation_loss",
+    "evaluate_parts",
     "exact_duplicates",
     "exact_mcnemar",
     "export_tasks",
@@ -254,7 +281,9 @@ __all__ = [
     "freeze_parameters",
     "get_cyclical_triangular_schedule",
     "get_slanted_triangular_schedule",
+    "given_values",
     "hard_target_loss",
+    "held_search",
     "hidden_state_loss",
     "label_transfer_set",
     "layer_groups",
@@ -270,6 +299,7 @@ __all__ = [
     "model_cost",
     "near_duplicate_pairs",
     "near_duplicates",
+    "open_study",
     "paired_bootstrap",
     "parse_arguments",
     "percentile_within_label",
@@ -277,15 +307,19 @@ __all__ = [
     "predict_with",
     "preflight",
     "preprocess",
+    "read_search_space",
     "read_unlabelled",
     "readable_errors",
     "rehearse",
     "rehearse_tasks",
     "report_table",
+    "require_optuna",
     "results_table",
     "resume_point",
     "resume_point_of_parts",
     "save_task_metrics",
+    "searched_columns",
+    "searched_metric",
     "show_dry_run",
     "soft_target_loss",
     "start_embeddings_from_teacher",
@@ -301,12 +335,15 @@ __all__ = [
     "tokenize_dataset",
     "tokenize_splits",
     "train_baselines",
+    "train_classifier",
     "train_control",
     "train_student",
     "train_tasks",
+    "training_parts",
     "unfreeze_parameters",
     "untrained_teacher",
     "with_rows",
+    "without_password",
     "write_distillation",
     "write_model_card",
     "write_multitask",
@@ -314,4 +351,5 @@ __all__ = [
     "write_range_test",
     "write_report",
     "write_results",
+    "write_search",
 ]

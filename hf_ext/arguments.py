@@ -10,7 +10,8 @@ from hf_ext.lr_schedules import OWN_SCHEDULES, ExtendedSchedulerType
 
 SECTIONS = (
     "model", "textcnn", "data", "preprocessing", "augmentation", "preflight", "training", "curriculum", "unfreezing",
-    "learning_rates", "lr_finder", "early_stopping", "teacher", "distillation", "multitask", "wandb", "run", "later",
+    "learning_rates", "lr_finder", "early_stopping", "teacher", "distillation", "multitask", "search", "wandb", "run",
+    "later",
 )  # fmt: skip
 
 # The training guide's names -> the standard fields that they set. A section's own names come first.

@@ -43,6 +43,8 @@ RUN_FILES = (
     "train_results.json", "eval_results.json", "test_results.json", "all_results.json",
     "predictions_validation.jsonl", "predictions_test.jsonl", "training_args.bin",
     "distillation.json", "multitask.json", "processing_classes", "begun.json", "finished.json",
+    "study.db", "search_results.json", "best_config.json", "search_history.png", "search_parallel.png",
+    "search_importance.png", "search_trials",
     "preflight.json", "unfreezing.png", "curriculum.png", "cartography.png", "lr_finder.json", "lr_finder.png",
 )  # fmt: skip
 # Folders of models that belong to a run.
@@ -157,7 +159,7 @@ class RunRecord:
         self.started = time.time()
         self.facts = {
             "command": [Path(sys.argv[0]).name, *_without_secrets(argv)],
-            "arguments": {section: _plain(value) for section, value in arguments.items()},
+            "arguments": plain_arguments(arguments),
             "versions": {"python": platform.python_version(), **_versions()},
             "code": _git_state(),
             "hardware": _hardware(),
@@ -184,6 +186,11 @@ class RunRecord:
     def write(self, path: Path) -> None:
         """Write `run.json`."""
         write_json(path / "run.json", self.as_dict())
+
+
+def plain_arguments(arguments: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Resolved arguments as JSON-able dictionaries, without tokens: section -> field -> value."""
+    return {section: _plain(value) for section, value in arguments.items()}
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -9,6 +9,7 @@ from hf_ext.data.augmentation import AugmentationArguments
 from hf_ext.data.preflight import PreflightArguments
 from hf_ext.data.preprocessing import PreprocessingArguments
 from hf_ext.experiments.lr_finder import LRFinderArguments
+from hf_ext.experiments.search_arguments import SearchArguments
 from hf_ext.experiments.teacher_and_control import TeacherArguments
 from hf_ext.models.building import TextCNNArguments
 from hf_ext.trainers.distillation_arguments import DistillationArguments
@@ -36,9 +37,11 @@ DISTILLATION_SETTINGS = {
     "distillation": DistillationArguments,
 }
 MULTITASK_SETTINGS = {**TRAINING_SETTINGS, "multitask": MultiTaskArguments}
+SEARCH_SETTINGS = {**TRAINING_SETTINGS, "search": SearchArguments}
 ALL_SETTINGS = {
     **TRAINING_SETTINGS,
     **DISTILLATION_SETTINGS,
     **MULTITASK_SETTINGS,
+    **SEARCH_SETTINGS,
     "preprocessing": PreprocessingArguments,
 }
