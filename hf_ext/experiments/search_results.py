@@ -170,7 +170,7 @@ def draw_study(search: Search, queue: TrialQueue) -> list[Image]:
         "parallel": (
             "Parallel coordinates",
             f"A line a trial: its {metric} and its parameters.",
-            lambda: drawings.plot_parallel_coordinate(study, target_name=metric),
+            lambda: _clearer(drawings.plot_parallel_coordinate(study, target_name=metric)),
         ),
     }
     if len(set(values)) > 1 and len(search.space.parameters) > 1:
@@ -200,6 +200,17 @@ def draw_study(search: Search, queue: TrialQueue) -> list[Image]:
 
 
 # ---- Inside ----
+
+
+def _clearer(axes: Any) -> Any:
+    """Parallel coordinates whose poorest trials are not white, and whose last axis is not behind the colour bar."""
+    for lines in axes.collections:
+        lines.set_cmap("cividis_r")
+    for other in axes.figure.axes:
+        if other.get_label() == "<colorbar>":
+            left, bottom, width, height = other.get_position().bounds
+            other.set_position((left + 0.15, bottom, width, height))
+    return axes
 
 
 def _trial_view(slot: int, attempts: list[Any]) -> dict[str, Any]:
