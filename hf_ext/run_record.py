@@ -43,8 +43,8 @@ RUN_FILES = (
     "train_results.json", "eval_results.json", "test_results.json", "all_results.json",
     "predictions_validation.jsonl", "predictions_test.jsonl", "training_args.bin",
     "distillation.json", "multitask.json", "processing_classes", "begun.json", "finished.json",
-    "study.db", "search_results.json", "best_config.json", "search_history.png", "search_parallel.png",
-    "search_importance.png", "search_trials",
+    "study.db", "study.db.claim", "search_results.json", "best_config.json", "search_trials",
+    "search_history.png", "search_parallel.png", "search_importance.png",
     "preflight.json", "unfreezing.png", "curriculum.png", "cartography.png", "lr_finder.json", "lr_finder.png",
 )  # fmt: skip
 # Folders of models that belong to a run.

@@ -30,7 +30,7 @@ from hf_ext.experiments.search_arguments import TRIALS, SearchArguments
 from hf_ext.experiments.search_objective import TrainingPart, TrainOnce, evaluate_parts, failure_reason, use_folder
 from hf_ext.experiments.search_queue import TrialQueue, heartbeat
 from hf_ext.experiments.search_space import SearchSpace
-from hf_ext.experiments.search_storage import open_study, readable_storage, without_password
+from hf_ext.experiments.search_storage import claim_lock, open_study, readable_storage, without_password
 from hf_ext.run_record import flatten, plain_arguments
 from hf_ext.settings import TRAINING_SETTINGS
 
@@ -225,7 +225,10 @@ class Search:
         study = open_study(
             self.storage, self.arguments.study_name, self.greater_is_better, pruners[self.arguments.pruner]()
         )
-        queue = TrialQueue(study, self.size, self._sampler, lambda slot: self.grid[slot] if self.grid else {})
+        queue = TrialQueue(
+            *(study, self.size, self._sampler, lambda slot: self.grid[slot] if self.grid else {}),
+            claim_lock(self.storage),
+        )
         with readable_storage(self.storage):
             before, now = study.user_attrs.get("search"), self.facts
             if before is None:
@@ -285,8 +288,9 @@ class Search:
                 if trial is None:
                     break
                 line = self._run_trial(queue, trial)
-                gc.collect()
                 if torch.accelerator.is_available():
+                    # What a trial that ran out of memory still held. On a CPU the next training collects it.
+                    gc.collect()
                     torch.accelerator.empty_cache()
                 slot = trial.user_attrs["slot"] + 1
                 bar.write(f"Trial {slot} of {self.size}: {line}")

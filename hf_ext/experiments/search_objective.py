@@ -1,6 +1,5 @@
 """What a trial is worth: the mean over one or several trainings."""
 
-import gc
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -187,7 +186,6 @@ def train_classifier(
     finally:
         end_tracking(trackers)
         remove_checkpoints(folder)
-        gc.collect()
     logits = output.predictions[0] if isinstance(output.predictions, tuple) else output.predictions
     if not np.isfinite(logits).all():
         raise UsageError("the model's outputs are not finite: training has diverged")

@@ -5,7 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import datetime
 from typing import Any
 
@@ -35,26 +35,42 @@ class TrialQueue:
         sampler (`Callable[[int], optuna.samplers.BaseSampler]`): Of each trial, by its number from 0: what it draws is
             then the same in whichever process, and after a restart.
         fixed (`Callable[[int], dict]`): The parameters of each trial that are not drawn.
+        lock (context manager, *optional*): Held while a trial is taken; see [`claim_lock`].
     """
 
     def __init__(
-        self, study: Any, size: int, sampler: Callable[[int], Any], fixed: Callable[[int], dict[str, Any]]
+        self,
+        study: Any,
+        size: int,
+        sampler: Callable[[int], Any],
+        fixed: Callable[[int], dict[str, Any]],
+        lock: AbstractContextManager | None = None,
     ) -> None:
         self.study, self.size, self.sampler, self.fixed = study, size, sampler, fixed
+        self.lock = nullcontext() if lock is None else lock
 
-    def plan(self) -> None:
-        """Release trials whose process has died, and put those into the study that are still to be run."""
-        for slot, trials in self._slots().items():
-            for trial in trials:
-                if trial.state.name == "RUNNING" and not _is_alive(trial):
-                    self._release(slot, trial, trials)
+    def plan(self) -> bool:
+        """
+        Release trials whose process has died, and put those into the study that are still to be run.
+
+        Returns:
+            `bool`: Whether any is waiting.
+        """
         slots = self._slots()
-        for slot in range(self.size):
-            trials = slots.get(slot, [])
-            if all(map(_is_abandoned, trials)):
-                begun = [{**trial.system_attrs.get("fixed_params", {}), **trial.params} for trial in trials]
-                parameters = begun[-1] if begun else self.fixed(slot)
-                self.study.enqueue_trial(parameters, user_attrs={"slot": slot})
+        dead = [
+            (slot, trial)
+            for slot, trials in slots.items()
+            for trial in trials
+            if trial.state.name == "RUNNING" and not _is_alive(trial)
+        ]
+        for slot, trial in dead:
+            self._release(slot, trial, slots[slot])
+        slots = self._slots() if dead else slots
+        missing = [slot for slot in range(self.size) if all(map(_is_abandoned, slots.get(slot, [])))]
+        for slot in missing:
+            begun = [{**trial.system_attrs.get("fixed_params", {}), **trial.params} for trial in slots.get(slot, [])]
+            self.study.enqueue_trial(begun[-1] if begun else self.fixed(slot), user_attrs={"slot": slot})
+        return bool(missing) or any(trial.state.name == "WAITING" for trials in slots.values() for trial in trials)
 
     def claim(self) -> Any | None:
         """
@@ -63,22 +79,8 @@ class TrialQueue:
         Returns:
             `optuna.Trial` with the user attribute `slot`, its number from 0; `None` if there is none left.
         """
-        from optuna.samplers import RandomSampler
-
-        while True:
-            self.plan()
-            if not any(trial.state.name == "WAITING" for trial in self.study.get_trials(deepcopy=False)):
-                return None
-            self.study.sampler = RandomSampler()
-            trial = self.study.ask()
-            slot = trial.user_attrs.get("slot")
-            if slot is None or self._is_taken(slot, trial.number):
-                trial.set_user_attr("dropped", True)
-                self.study.tell(trial, state=_state("FAIL"))
-                continue
-            trial.set_user_attr("worker", _this_process())
-            self.study.sampler = self.sampler(slot)
-            return trial
+        with self.lock:
+            return self._claim()
 
     def finish(self, trial: Any, value: float) -> None:
         """A trial has its value."""
@@ -112,6 +114,22 @@ class TrialQueue:
         }
 
     # ---- Inside ----
+
+    def _claim(self) -> Any | None:
+        from optuna.samplers import RandomSampler
+
+        while self.plan():
+            self.study.sampler = RandomSampler()
+            trial = self.study.ask()
+            slot = trial.user_attrs.get("slot")
+            if slot is None or self._is_taken(slot, trial.number):
+                trial.set_user_attr("dropped", True)
+                self.study.tell(trial, state=_state("FAIL"))
+                continue
+            trial.set_user_attr("worker", _this_process())
+            self.study.sampler = self.sampler(slot)
+            return trial
+        return None
 
     def _slots(self) -> dict[int, list[Any]]:
         slots: dict[int, list[Any]] = {}

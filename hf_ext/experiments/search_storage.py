@@ -4,9 +4,11 @@ import importlib.util
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from hf_ext.errors import ConfigurationError
 
@@ -49,8 +51,24 @@ def readable_storage(storage: str) -> Iterator[None]:
 
     try:
         yield
-    except (StorageInternalError, SQLAlchemyError) as error:
+    except (StorageInternalError, SQLAlchemyError, Timeout) as error:
         raise ConfigurationError(_explanation(storage, error)) from error
+
+
+def claim_lock(storage: str) -> AbstractContextManager:
+    """
+    What a process holds while it takes a trial, so that no other takes the same.
+
+    A database server sees to that itself, SQLite does not: it lets two processes read that a trial is waiting before
+    either says that it has it.
+
+    Args:
+        storage (`str`): Path or URL.
+    """
+    path = storage.removeprefix("sqlite:///")
+    if "://" in path or path.startswith("file:"):
+        return nullcontext()
+    return FileLock(f"{path}.claim", timeout=LOCK_TIMEOUT_S)
 
 
 def open_study(storage: str, name: str, maximizes: bool, pruner: Any) -> Any:
@@ -119,7 +137,7 @@ def _explanation(storage: str, error: Exception) -> str:
         cause = cause.__cause__ or getattr(cause, "orig", None)
     text = " ".join(causes)
     shown = f"The study in {without_password(storage)}"
-    if "database is locked" in text:
+    if "database is locked" in text or isinstance(error, Timeout):
         return (
             f"{shown} is locked: another process has been writing to it for {LOCK_TIMEOUT_S} s, or has died while it "
             "did. End that process; on a network drive take a journal file (--storage study.log) instead of SQLite."

@@ -62,7 +62,7 @@ def test_the_pruner_sees_the_loss_of_each_evaluation(tmp_path, direction, sign, 
 def test_a_pruned_training_ends_as_every_training_does(tmp_path):
     trial, ends = new_trial(pruner=After(2)), Ends()
     made = make(tmp_path, trial, [GradualUnfreezingCallback(unit="fraction", interval=0.4), ends])
-    with pytest.raises(optuna.TrialPruned, match="eval_loss was .* at evaluation 2"):
+    with pytest.raises(optuna.TrialPruned, match=r"eval_loss was .* at evaluation 2"):
         made.train()
     assert made.state.global_step == 6
     assert ends.ended == 1

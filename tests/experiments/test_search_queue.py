@@ -14,6 +14,7 @@ import pytest
 from hf_ext import TrialQueue, open_study
 from hf_ext.experiments import search_queue
 from hf_ext.experiments.search_queue import heartbeat
+from hf_ext.experiments.search_storage import claim_lock
 
 SIZE = 6
 GRID = [{"x": float(number)} for number in range(SIZE)]
@@ -23,7 +24,8 @@ STORAGES = pytest.mark.parametrize("file", ["study.db", "study.log"])
 def make_queue(path, size=SIZE, method="grid"):
     study = open_study(str(path), "study", False, None)
     sampler = optuna.samplers.TPESampler if method == "tpe" else optuna.samplers.RandomSampler
-    return TrialQueue(study, size, lambda slot: sampler(seed=slot), lambda slot: GRID[slot] if method == "grid" else {})
+    fixed = GRID.__getitem__ if method == "grid" else lambda slot: {}
+    return TrialQueue(study, size, lambda slot: sampler(seed=slot), fixed, claim_lock(str(path)))
 
 
 def draw(trial, method="grid"):
@@ -84,9 +86,9 @@ def test_processes_take_different_trials(tmp_path, file):
         done = work(make_queue(tmp_path / file), before=lambda slot: time.sleep(generator.uniform(0.02, 0.1)))
         (tmp_path / f"done-{number}").write_text(" ".join(map(str, done)))
 
-    children = [in_child(lambda number=number: worker(number)) for number in range(3)]
-    assert [wait(pid) for pid in children] == [0, 0, 0]
-    done = [(tmp_path / f"done-{number}").read_text().split() for number in range(3)]
+    children = [in_child(lambda number=number: worker(number)) for number in range(4)]
+    assert [wait(pid) for pid in children] == [0, 0, 0, 0]
+    done = [(tmp_path / f"done-{number}").read_text().split() for number in range(4)]
     assert Counter(slot for slots in done for slot in slots) == {str(slot): 1 for slot in range(SIZE)}
     assert values(make_queue(tmp_path / file)) == {slot: (slot - 2.0) ** 2 for slot in range(SIZE)}
 

@@ -5,6 +5,7 @@ import pytest
 
 from hf_ext import ConfigurationError, open_study, require_optuna, without_password
 from hf_ext.experiments import search_storage
+from hf_ext.experiments.search_storage import claim_lock, readable_storage
 
 
 def opened(storage, name="study"):
@@ -42,6 +43,18 @@ def test_a_locked_file(tmp_path, monkeypatch):
         other.close()
     assert "study.db is locked" in message and "another process" in message and "journal" in message
     assert opened(path).trials == []
+
+
+def test_a_process_that_takes_for_ever_to_take_a_trial(tmp_path, monkeypatch):
+    monkeypatch.setattr(search_storage, "LOCK_TIMEOUT_S", 0.1)
+    path = str(tmp_path / "study.db")
+    with (
+        claim_lock(path),
+        pytest.raises(ConfigurationError, match="is locked: another process"),
+        readable_storage(path),
+        claim_lock(path),
+    ):
+        pass
 
 
 def test_a_file_that_is_read_only(tmp_path):
