@@ -23,6 +23,7 @@ from hf_ext.callbacks import (
     EarlyStoppingThresholdCallback,
     ExtensionCallback,
     GradualUnfreezingCallback,
+    PruningCallback,
 )
 from hf_ext.callbacks.curriculum import CurriculumArguments
 from hf_ext.callbacks.early_stopping import EarlyStoppingArguments
@@ -36,7 +37,7 @@ from hf_ext.checks import (
     resume_point_of_parts,
 )
 from hf_ext.class_weights import resolve_class_weights
-from hf_ext.configuration import parse_arguments
+from hf_ext.configuration import build_arguments, given_values, parse_arguments
 from hf_ext.data.augmentation import AugmentationArguments, DataAugmenter
 from hf_ext.data.augmentation.collator import AugmentingCollator
 from hf_ext.data.difficulty import difficulty_scores, percentile_within_label
@@ -65,6 +66,7 @@ from hf_ext.defaults import (
     complete_kfold_values,
     complete_multitask_values,
     complete_range_test_values,
+    complete_search_values,
     complete_training_values,
 )
 from hf_ext.errors import ConfigurationError, DataError, UsageError, readable_errors
@@ -150,6 +152,14 @@ from hf_ext.experiments.multitask_run import (
     tasks_fingerprint,
     train_tasks,
 )
+from hf_ext.experiments.search import Search
+from hf_ext.experiments.search_arguments import SearchArguments
+from hf_ext.experiments.search_checks import check_launch, held_search, searched_columns, searched_metric
+from hf_ext.experiments.search_objective import TrainingPart, evaluate_parts, train_classifier, training_parts
+from hf_ext.experiments.search_queue import TrialQueue
+from hf_ext.experiments.search_results import write_search
+from hf_ext.experiments.search_space import SearchSpace, read_search_space
+from hf_ext.experiments.search_storage import open_study, require_optuna, without_password
 from hf_ext.experiments.single_task_baselines import compare_tasks, rehearse_tasks, train_baselines
 from hf_ext.experiments.teacher_and_control import TeacherArguments
 from hf_ext.layers import freeze_parameters, layer_groups, unfreeze_parameters
@@ -180,6 +190,7 @@ from hf_ext.settings import (
     DISTILLATION_SETTINGS,
     KFOLD_SETTINGS,
     MULTITASK_SETTINGS,
+    SEARCH_SETTINGS,
     TRAINING_SETTINGS,
 )
 from hf_ext.trainers import ExtendedTrainer
@@ -195,6 +206,7 @@ __all__ = [
     "DISTILLATION_SETTINGS",
     "KFOLD_SETTINGS",
     "MULTITASK_SETTINGS",
+    "SEARCH_SETTINGS",
     "TRAINING_SETTINGS",
     "AugmentationArguments",
     "AugmentingCollator",
@@ -245,11 +257,15 @@ __all__ = [
     "PreflightReport",
     "PreprocessingArguments",
     "PreprocessingRunArguments",
+    "PruningCallback",
     "RawDataArguments",
     "RecipeTrainingArguments",
     "RunArguments",
     "RunRecord",
     "SavedCalibrationArguments",
+    "Search",
+    "SearchArguments",
+    "SearchSpace",
     "SharedFolds",
     "SparseAdamW",
     "StartOfRun",
@@ -263,7 +279,9 @@ __all__ = [
     "TextCNNConfig",
     "TextCNNForSequenceClassification",
     "TextData",
+    "TrainingPart",
     "TransferSet",
+    "TrialQueue",
     "UnfreezingArguments",
     "UsageError",
     "__version__",
@@ -271,6 +289,7 @@ __all__ = [
     "augment_training_rows",
     "begin_plan",
     "bootstrap_intervals",
+    "build_arguments",
     "build_classifier",
     "build_compute_metrics",
     "build_model",
@@ -288,6 +307,7 @@ __all__ = [
     "check_data",
     "check_folders",
     "check_kfold_dir",
+    "check_launch",
     "check_output_dir",
     "check_same_plan",
     "check_same_run",
@@ -309,6 +329,7 @@ __all__ = [
     "complete_multitask_values",
     "complete_preprocessing_values",
     "complete_range_test_values",
+    "complete_search_values",
     "complete_training_values",
     "cross_review_scores",
     "curriculum_callbacks",
@@ -318,6 +339,7 @@ __all__ = [
     "detectable_difference",
     "difficulty_scores",
     "distillation_loss",
+    "evaluate_parts",
     "exact_duplicates",
     "exact_mcnemar",
     "expected_calibration_error",
@@ -331,7 +353,9 @@ __all__ = [
     "freeze_parameters",
     "get_cyclical_triangular_schedule",
     "get_slanted_triangular_schedule",
+    "given_values",
     "hard_target_loss",
+    "held_search",
     "hidden_state_loss",
     "holm",
     "label_transfer_set",
@@ -352,6 +376,7 @@ __all__ = [
     "near_duplicate_pairs",
     "near_duplicates",
     "open_storage",
+    "open_study",
     "paired_bootstrap",
     "paired_equivalence",
     "paired_permutation",
@@ -364,6 +389,7 @@ __all__ = [
     "preflight",
     "preprocess",
     "read_predictions",
+    "read_search_space",
     "read_unlabelled",
     "readable_errors",
     "rehearse",
@@ -371,12 +397,15 @@ __all__ = [
     "rehearse_tasks",
     "remove_unfinished",
     "report_table",
+    "require_optuna",
     "resolve_class_weights",
     "results_table",
     "resume_point",
     "resume_point_of_parts",
     "row_groups",
     "save_task_metrics",
+    "searched_columns",
+    "searched_metric",
     "show_dry_run",
     "soft_target_loss",
     "start_embeddings_from_teacher",
@@ -393,17 +422,20 @@ __all__ = [
     "tokenize_dataset",
     "tokenize_splits",
     "train_baselines",
+    "train_classifier",
     "train_control",
     "train_fold",
     "train_here",
     "train_in_workers",
     "train_student",
     "train_tasks",
+    "training_parts",
     "tune_thresholds",
     "unfreeze_parameters",
     "untrained_teacher",
     "with_rows",
     "with_scores",
+    "without_password",
     "write_comparison",
     "write_distillation",
     "write_kfold",
@@ -413,4 +445,5 @@ __all__ = [
     "write_range_test",
     "write_report",
     "write_results",
+    "write_search",
 ]

@@ -55,19 +55,88 @@ def parse_arguments(
         ConfigurationError: Unknown key or flag (with the nearest valid name), wrong type or choice (with file, key,
             value and what is valid), unreadable file.
     """
+    values = given_values(dataclass_types, argv, description, file_flags, others)
+    return build_arguments(dataclass_types, values, complete)
+
+
+def given_values(
+    dataclass_types: Iterable[type],
+    argv: list[str],
+    description: str,
+    file_flags: tuple[str, ...] = ("--args",),
+    others: Iterable[type] = (),
+) -> dict[str, Any]:
+    """
+    What files and the command line say, checked and converted: the first half of [`parse_arguments`].
+
+    Args:
+        dataclass_types, argv, description, file_flags, others:
+            As [`parse_arguments`].
+
+    Returns:
+        `dict[str, Any]`: Field names -> values, of those that were given.
+
+    Raises:
+        ConfigurationError: As [`parse_arguments`].
+    """
     fields = _typed_fields(dataclass_types)
     in_files = {**_typed_fields(others), **fields}
+    gathering = {kind._argument_group_name: kind for kind in (*others, *dataclass_types) if hasattr(kind, "_gathers")}
     parser = _Parser(dataclass_types, description=description, allow_abbrev=False)
     files, rest = split_files(argv, file_flags)
     values: dict[str, Any] = {}
     for path in files:
-        found = _resolve(_flatten(read_configuration(path), in_files, path), in_files, str(path))
+        content = _gather(read_configuration(path), gathering, path)
+        found = _resolve(_flatten(content, in_files, path), in_files, str(path))
         _refuse_lost_switches(found, fields, path)
         values.update({name: value for name, value in found.items() if name in fields})
     values.update(_resolve(parser.given(rest), fields, COMMAND_LINE))
+    return values
+
+
+def build_arguments(
+    dataclass_types: Iterable[type],
+    values: dict[str, Any],
+    complete: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+) -> tuple:
+    """
+    Dataclasses of values: the second half of [`parse_arguments`].
+
+    Args:
+        dataclass_types (`Iterable[type]`): Dataclasses, whose field names are all different.
+        values (`dict[str, Any]`): From [`given_values`].
+        complete (`Callable`, *optional*): From the values that were given to all that follow from them.
+
+    Returns:
+        `tuple`: An instance of each dataclass.
+
+    Raises:
+        ConfigurationError: If a dataclass refuses its values.
+    """
     if complete is not None:
         values = complete(values)
     return tuple(_instantiate(dataclass_type, values) for dataclass_type in dataclass_types)
+
+
+def resolve_setting(name: str, value: Any, dataclass_types: Iterable[type], source: str) -> dict[str, Any]:
+    """
+    What a setting in a file means: the fields that it sets, and the values that they get.
+
+    Args:
+        name (`str`): Of a field, or another name for one or several.
+        value (`Any`): As in a file; `None` leaves the fields to their defaults.
+        dataclass_types (`Iterable[type]`): Dataclasses that the field may belong to.
+        source (`str`): What messages begin with.
+
+    Returns:
+        `dict[str, Any]`: Field names -> converted values; `None` for a value of `None`.
+
+    Raises:
+        ConfigurationError: Unknown name (with the nearest valid one), wrong type or choice.
+    """
+    fields = _typed_fields(dataclass_types)
+    resolved = _resolve({name: value}, fields, source)
+    return resolved or dict.fromkeys(_targets(name, fields))
 
 
 def split_files(argv: list[str], file_flags: tuple[str, ...]) -> tuple[list[Path], list[str]]:
@@ -286,11 +355,32 @@ def _flatten(content: dict, fields: dict[str, Any], path: Path, section: str = "
     return flat
 
 
+def _gather(content: dict, gathering: dict[str, type], path: Path) -> dict:
+    """In the section of a dataclass that gathers, what is none of its fields goes into the one that gathers."""
+    for section, kind in gathering.items():
+        given = content.get(section)
+        if not isinstance(given, dict):
+            continue
+        own = {name: value for name, value in given.items() if name in kind.__dataclass_fields__}
+        gathered = {name: value for name, value in given.items() if name not in own}
+        if gathered and own.get(kind._gathers) is not None:
+            raise ConfigurationError(
+                f"{path}: the section {section!r} has {kind._gathers} and, beside it, {', '.join(map(str, gathered))}: "
+                f"write all of it in {kind._gathers}."
+            )
+        content = {**content, section: {**own, kind._gathers: gathered} if gathered else own}
+    return content
+
+
+def _targets(name: str, fields: dict[str, Any]) -> list[str]:
+    return [name] if name in fields else [target for target in ALIASES.get(name, ()) if target in fields]
+
+
 def _resolve(flat: dict[str, Any], fields: dict[str, Any], source: str) -> dict[str, Any]:
     """Translate aliases, then check and convert every value."""
     targets: dict[str, list[str]] = {}
     for key in flat:
-        targets[key] = [key] if key in fields else [name for name in ALIASES.get(key, ()) if name in fields]
+        targets[key] = _targets(key, fields)
         if not targets[key]:
             valid = [*fields, *(alias for alias in ALIASES if "." not in alias)]
             raise ConfigurationError(_unknown(key, valid, f"{source} has the key {key!r}"))

@@ -46,6 +46,8 @@ RUN_FILES = (
     "predictions_validation.jsonl", "predictions_test.jsonl", "training_args.bin",
     "distillation.json", "multitask.json", "processing_classes", "begun.json", "finished.json",
     "comparison.json", "comparison.png",
+    "study.db", "study.db.claim", "search_results.json", "best_config.json", "search_trials",
+    "search_history.png", "search_parallel.png", "search_importance.png",
     "preflight.json", "unfreezing.png", "curriculum.png", "cartography.png", "lr_finder.json", "lr_finder.png",
     "calibration.json",
     "fold_runs", "kfold_results.json", "kfold.png", "predictions_out_of_fold.jsonl",
@@ -179,7 +181,7 @@ class RunRecord:
         self.started = time.time()
         self.facts = {
             "command": [Path(sys.argv[0]).name, *_without_secrets(argv)],
-            "arguments": {section: _plain(value) for section, value in arguments.items()},
+            "arguments": plain_arguments(arguments),
             "versions": {"python": platform.python_version(), **_versions()},
             "code": _git_state(),
             "hardware": _hardware(),
@@ -206,6 +208,11 @@ class RunRecord:
     def write(self, path: Path) -> None:
         """Write `run.json`."""
         write_json(path / "run.json", self.as_dict())
+
+
+def plain_arguments(arguments: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Resolved arguments as JSON-able dictionaries, without tokens: section -> field -> value."""
+    return {section: _plain(value) for section, value in arguments.items()}
 
 
 def write_json(path: Path, content: Any) -> None:

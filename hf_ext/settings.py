@@ -11,6 +11,7 @@ from hf_ext.data.preprocessing import PreprocessingArguments
 from hf_ext.evaluation.calibrating import CalibrationArguments
 from hf_ext.experiments.kfold_arguments import KFoldArguments
 from hf_ext.experiments.lr_finder import LRFinderArguments
+from hf_ext.experiments.search_arguments import SearchArguments
 from hf_ext.experiments.teacher_and_control import TeacherArguments
 from hf_ext.models.building import TextCNNArguments
 from hf_ext.trainers.class_loss import LossArguments
@@ -42,10 +43,12 @@ DISTILLATION_SETTINGS = {
 }
 MULTITASK_SETTINGS = {**TRAINING_SETTINGS, "multitask": MultiTaskArguments}
 KFOLD_SETTINGS = {**TRAINING_SETTINGS, "kfold": KFoldArguments}
+SEARCH_SETTINGS = {**TRAINING_SETTINGS, "search": SearchArguments}
 ALL_SETTINGS = {
     **TRAINING_SETTINGS,
     **DISTILLATION_SETTINGS,
     **MULTITASK_SETTINGS,
     **KFOLD_SETTINGS,
+    **SEARCH_SETTINGS,
     "preprocessing": PreprocessingArguments,
 }

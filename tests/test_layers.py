@@ -99,6 +99,7 @@ LAYERS = {
     "callbacks.learning_rates": 2,
     "callbacks.unfreezing": 2,
     "callbacks.early_stopping": 2,
+    "callbacks.pruning": 2,
     "callbacks": 2,
     "losses": 0,
     "class_weights": 0,
@@ -149,6 +150,14 @@ LAYERS = {
     "experiments.multitask_run": 4,
     "experiments.single_task_baselines": 4,
     "experiments.multitask_results": 4,
+    "experiments.search": 4,
+    "experiments.search_arguments": 4,
+    "experiments.search_checks": 4,
+    "experiments.search_objective": 4,
+    "experiments.search_queue": 4,
+    "experiments.search_results": 4,
+    "experiments.search_space": 4,
+    "experiments.search_storage": 4,
     "preparation": 4,
     "settings": 4,
     "assembly": 4,
@@ -205,6 +214,7 @@ def test_recipes_use_the_public_api_only():
         "run_lr_finder",
         "run_multitask",
         "run_preprocessing",
+        "run_search",
     ]
     for path in RECIPES:
         for target in imported(path):

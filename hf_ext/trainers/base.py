@@ -217,6 +217,8 @@ class ExtendedTrainer(Trainer):
     def _extended_optimizer(self, model, scales):
         """Class and arguments of the optimizer, with what the techniques ask of them."""
         optimizer_cls, kwargs = self.get_optimizer_cls_and_kwargs(self.args, model)
+        # Those of an earlier trial of a search are another model's.
+        self._sparse_modules, self._group_rates = [], {}
         if self._wants_sparse_embeddings(optimizer_cls):
             self._sparse_modules = large_embeddings(model)
             if self._sparse_modules:
@@ -364,9 +366,7 @@ class ExtendedTrainer(Trainer):
     def train(self, *args, **kwargs):
         for callback in self._extension_callbacks():
             callback.asked = True
-        if self._freezes_parameters() and self.args.ddp_find_unused_parameters is None:
-            # The library leaves it out under activation checkpointing.
-            self.accelerator.ddp_handler.find_unused_parameters = True
+        self._expect_unused_parameters()
         try:
             return super().train(*args, **kwargs)
         finally:
@@ -375,6 +375,16 @@ class ExtendedTrainer(Trainer):
                 module.sparse = False
             for callback in self._extension_callbacks():
                 callback.release()
+
+    def _expect_unused_parameters(self) -> None:
+        if self._freezes_parameters() and self.args.ddp_find_unused_parameters is None:
+            # The library leaves it out under activation checkpointing.
+            self.accelerator.ddp_handler.find_unused_parameters = True
+
+    def _hp_search_setup(self, trial):
+        super()._hp_search_setup(trial)
+        # A trial has an accelerator of its own.
+        self._expect_unused_parameters()
 
     def log(self, logs, start_time=None):
         if "loss" in logs:
