@@ -201,6 +201,11 @@ def complete_kfold_values(values: dict[str, Any]) -> dict[str, Any]:
             )
     if values.get("push_to_hub"):
         raise ConfigurationError("push_to_hub: a cross-validation is no model; leave it out.")
+    if values.get("calibrate"):
+        raise ConfigurationError(
+            "calibrate=true: the folds are compared as their models answer. Leave it out, and calibrate the model that "
+            "is trained on all rows (run_classification.py)."
+        )
     if values.get("storage") is not None and values.get("overwrite"):
         raise ConfigurationError(
             f"overwrite with storage={values['storage']}: each machine that joins would remove what the others did. "
@@ -272,6 +277,11 @@ def complete_search_values(values: dict[str, Any]) -> dict[str, Any]:
         )
     if values.get("push_to_hub"):
         raise ConfigurationError("push_to_hub: a search keeps no model. Push the one that best_config.json trains.")
+    if values.get("calibrate"):
+        raise ConfigurationError(
+            "calibrate=true: a search compares models before they are calibrated. Leave it out, and pass it to "
+            "run_classification.py with best_config.json."
+        )
     if values.get("pruner", "none") != "none" and values.get("eval_strategy") == "no":
         raise ConfigurationError(
             f"pruner={values['pruner']} compares evaluations during training, but eval_strategy is no; set it to epoch "

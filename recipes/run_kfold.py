@@ -62,6 +62,7 @@ def main(argv: list[str]) -> None:
 
     numbers = settings["curriculum"].number_columns()
     data = load_text_data(settings["data"], model_args, ("train",), None, numbers, kfold.group_column)
+    settings["loss"].check(data.task.problem_type, data.task.label_names, training_args.label_smoothing_factor)
     run = plan_folds(settings, data, record.facts["arguments"])
     notes = data.notes + describe_folds(run) + settings["later"].notes()
     notes += training_args.precision_notes(run_args.mixed_precision)

@@ -75,6 +75,7 @@ def main(argv: list[str]) -> None:
     needed = ("train",) if search_args.search_folds else ("train", "validation")
     given = load_text_data(data_args, model_args, needed, None, searched_columns(space, values))
     compute_metrics = build_compute_metrics(given.task.problem_type, data_args.metric_name)
+    settings["loss"].check(given.task.problem_type, given.task.label_names, training_args.label_smoothing_factor)
     seeds = search_args.search_seeds or [training_args.seed]
     search = Search(
         search_args,

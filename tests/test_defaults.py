@@ -2,7 +2,12 @@ import pytest
 import torch
 
 import hf_ext.precision
-from hf_ext.defaults import complete_evaluation_values, complete_training_values
+from hf_ext.defaults import (
+    complete_evaluation_values,
+    complete_kfold_values,
+    complete_search_values,
+    complete_training_values,
+)
 from hf_ext.errors import ConfigurationError
 from hf_ext.precision import cpu_has_bf16, resolve_mixed_precision
 
@@ -221,3 +226,12 @@ def test_precisions_that_contradict_each_other(values, named):
 def test_the_processor_is_asked():
     capabilities = torch.cpu.get_capabilities()
     assert cpu_has_bf16() is any(bool(capabilities.get(name)) for name in ("avx512_bf16", "amx_bf16", "arm_bf16"))
+
+
+# ---- What trains more than once ----
+
+
+@pytest.mark.parametrize("complete_values", [complete_kfold_values, complete_search_values])
+def test_models_that_are_only_compared_are_not_calibrated(complete_values):
+    message = error_of(complete_values, {"model_type": "textcnn", "calibrate": True})
+    assert "calibrate=true" in message and "run_classification.py" in message
