@@ -75,15 +75,15 @@ def compare_files(args: ComparisonArguments) -> ComparisonResult:
         ConfigurationError: If names, baseline or output_dir do not fit.
         DataError: If a file is broken, or the models were not asked the same.
     """
-    check_output_dir(args.output_dir, args.overwrite)
     names = model_names(args)
+    _check_place(Path(args.output_dir), [*(args.predictions or []), *(args.scores or [])])
+    check_output_dir(args.output_dir, args.overwrite)
     baseline = names[0] if args.baseline is None else args.baseline
     if baseline not in names:
         raise ConfigurationError(f"baseline is {baseline!r}; the models are {', '.join(names)}.")
     pairs = [(name, baseline) for name in names if name != baseline]
     read = {name: read_prediction_file(path) for name, path in zip(names, args.predictions or [], strict=False)}
     scores = {name: read_scores(path) for name, path in zip(names, args.scores or [], strict=False)}
-    _check_place(Path(args.output_dir), [file.path for file in (*read.values(), *scores.values())])
     comparison, notes = None, []
     score_pairs = compare_scores(scores, pairs) if scores else []
     if read:
@@ -158,10 +158,13 @@ def write_comparison(result: ComparisonResult, args: ComparisonArguments, record
 # ---- Inside ----
 
 
-def _check_place(output_dir: Path, inputs: list[Path]) -> None:
+def _check_place(output_dir: Path, inputs: list[str]) -> None:
+    """What is read would be cleared away with an earlier run."""
     for path in inputs:
-        if path.resolve().is_relative_to(output_dir.resolve()):
-            raise ConfigurationError(f"output_dir {output_dir} holds {path}, which is read; name another directory.")
+        if Path(path).resolve().is_relative_to(output_dir.resolve()):
+            raise ConfigurationError(
+                f"output_dir {output_dir} holds {path}, which is to be read; name another directory."
+            )
 
 
 def _files(read: dict[str, PredictionFile], scores: dict[str, Scores]) -> dict[str, dict[str, Any]]:

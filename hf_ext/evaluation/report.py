@@ -170,6 +170,7 @@ def _comparison_view(name: str, comparison: Comparison) -> dict[str, Any]:
         )
         for model, result in comparison.models.items()
     ]
+    plot = speed_plot(comparison, name)
     titles = [METRIC_TITLES[key] for key in (comparison.metric, *scores)] + [COST_TITLES[key] for key in costs]
     return {
         "name": name,
@@ -181,8 +182,8 @@ def _comparison_view(name: str, comparison: Comparison) -> dict[str, Any]:
         "intervals": {model: result.intervals for model, result in comparison.models.items()},
         "names": [*main, *others],
         "sentences": comparison.sentences,
-        "plot": speed_plot(comparison, name),
-        "differences": differences_plot(comparison, name) if len(comparison.pairs) else None,
+        "plot": plot,
+        "differences": differences_plot(comparison, name) if plot is None else None,
         "groups": _group_view(comparison),
         "pairs": [_pair_view(pair) for pair in comparison.pairs],
     }

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import sklearn.metrics
+from statsmodels.stats.multitest import multipletests
 
 from hf_ext.errors import ConfigurationError
 from hf_ext.evaluation.comparison import all_metrics, compare_models
@@ -132,7 +133,60 @@ def test_sentences():
     assert "1 row" in sentence(answers([1]), answers([0])) and "1 rows" not in sentence(answers([1]), answers([0]))
 
 
-@pytest.mark.filterwarnings("ignore:All-NaN slice")
+def test_what_would_not_show_and_what_is_shown_to_be_equal():
+    # 500 rows, 50 of them discordant: Connor's formula, by hand: 3.95 points.
+    a = answers([1] * 400 + [1] * 25 + [0] * 25 + [0] * 50)
+    b = answers([1] * 400 + [0] * 25 + [1] * 25 + [0] * 50)
+    pair = compare_models({"a": a, "b": b}, [("a", "b")]).pairs[0]
+    assert pair.detectable == pytest.approx(0.0395, abs=1e-4)
+    assert pair.sentence.startswith("500 rows cannot tell a and b apart: accuracy differs by 0.0 points (-")
+    assert (
+        " A difference under 4.0 points would not show. Nor is it shown that they are equally good to within 1 point"
+        in (pair.sentence)
+    )
+    near = compare_models({"a": a, "b": b}, [("a", "b")], margin=0.05).sentences[0]
+    assert near.endswith(" would not show. They are equally good to within 5 points (p < 0.001).")
+    few = sentence(answers([1, 1]), answers([0, 1]))
+    assert "No difference would show on so few rows." in few
+    half = compare_models(
+        {"a": answers([1] * 470 + [0] * 30), "b": answers([1] * 460 + [0] * 40)}, [("a", "b")], margin=0.005
+    )
+    assert half.sentences[0].startswith("a is 2.0 points") and "equally" not in half.sentences[0]
+    worse = compare_models({"a": a, "b": answers([1] * 418 + [0] * 82)}, [("a", "b")], margin=0.02).sentences[0]
+    assert "a is not worse by 2 points or more (p" in worse
+
+
+def test_several_pairs_are_corrected():
+    a = answers([1] * 500 + [0] * 100)
+    models = {"a": a, "b": answers([1] * 485 + [0] * 115), "c": answers([0] * 6 + [1] * 494 + [0] * 100), "d": a}
+    comparison = compare_models(models, [("b", "a"), ("c", "a"), ("d", "a")])
+    raw = [pair.p for pair in comparison.pairs]
+    np.testing.assert_allclose(
+        [pair.p_holm for pair in comparison.pairs], multipletests(raw, method="holm")[1], rtol=1e-9
+    )
+    assert "p = 0.062 by the exact McNemar test, corrected for 3 comparisons." in comparison.sentences[1]
+    assert comparison.sentences[1].startswith("600 rows cannot tell c and a apart") and raw[1] < 0.05
+    lines = comparison.pair_table().splitlines()
+    assert re.split(" {2,}", lines[0]) == [
+        *("model", "baseline", "accuracy +/-", "95 % interval", "p", "Holm", "equal to 1 pt: p", "would show")
+    ]
+    assert re.split(" {2,}", lines[2])[:3] == ["c", "a", "-0.0100"]
+
+
+def test_permutations_and_equivalence_are_in_the_json():
+    comparison = compare_models({"a": noisy(SINGLE, 1), "b": noisy(SINGLE, 2)}, [("a", "b")])
+    facts = json.loads(json.dumps(comparison.as_dict(), allow_nan=False))["pairs"][0]
+    assert set(facts["permutations"]) == set(facts["differences"])
+    assert set(facts["permutations"]["f1_macro"]) == {"value", "p", "exact"}
+    assert facts["equivalence"]["p"] == max(facts["equivalence"]["p_not_worse"], facts["equivalence"]["p_not_better"])
+
+
+def test_equal_values_are_the_same_answers():
+    a = noisy(REGRESSION, 1)
+    assert sentence(a, a) == "new and old give the same answers on 120 rows."
+
+
+@pytest.mark.filterwarnings("error")
 def test_a_constant_answer_has_no_correlation():
     a = noisy(REGRESSION, 1, rows=30)
     constant = Predictions(REGRESSION, ["value"], np.zeros((30, 1)), a.labels, a.texts)
