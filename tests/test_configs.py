@@ -8,9 +8,11 @@ from hf_ext import (
     ALL_SETTINGS,
     DISTILLATION_SETTINGS,
     MULTITASK_SETTINGS,
+    SEARCH_SETTINGS,
     TRAINING_SETTINGS,
     complete_distillation_values,
     complete_multitask_values,
+    complete_search_values,
     complete_training_values,
     parse_arguments,
 )
@@ -20,13 +22,14 @@ RECIPES = {
     "classification": (TRAINING_SETTINGS, complete_training_values),
     "distillation": (DISTILLATION_SETTINGS, complete_distillation_values),
     "multitask": (MULTITASK_SETTINGS, complete_multitask_values),
+    "search": (SEARCH_SETTINGS, complete_search_values),
 }
 FILES = sorted(str(path.relative_to(CONFIGS)) for name in RECIPES for path in CONFIGS.glob(f"{name}/*"))
 
 
 def test_all_folders_are_known():
     assert {path.name for path in CONFIGS.iterdir() if path.is_dir()} == {*RECIPES, "accelerate"}
-    assert len(FILES) == 3
+    assert len(FILES) == 4
 
 
 @pytest.mark.parametrize("file", FILES)
