@@ -56,12 +56,12 @@ from hf_ext import (
 
 def main(argv: list[str]) -> None:
     values = given_values(SEARCH_SETTINGS.values(), argv, __doc__, others=ALL_SETTINGS.values())
+    require_optuna()
+    check_launch()
     parsed = build_arguments(SEARCH_SETTINGS.values(), values, complete_search_values)
     settings = dict(zip(SEARCH_SETTINGS, parsed, strict=True))
     model_args, data_args, training_args, run_args = (settings[name] for name in ("model", "data", "training", "run"))
     search_args = settings["search"]
-    require_optuna()
-    check_launch()
     space = read_search_space(search_args.search_space, model_args.model_type != "textcnn")
     shown = replace(search_args, storage=search_args.storage and without_password(search_args.storage))
     record = RunRecord([without_password(word) for word in argv], {**settings, "search": shown})
@@ -95,10 +95,8 @@ def main(argv: list[str]) -> None:
     record.add(data=given.fingerprint(), notes=notes)
     findings = check_data(settings["preflight"], given, built.tokenizer)
     if run_args.dry_run:
-        print(
-            f"{search.size} trials ({search_args.search_method}) of {len(search.parts)} training(s) each, compared by"
-        )
-        print(f"{search.metric} on validation: {space.as_dict()}")
+        trials = f"{search.size} trials ({search_args.search_method}), trainings each: {len(search.parts)}"
+        print(f"{trials}, compared by {search.metric} on validation\n{space.as_dict()}")
         show_dry_run(record, given, notes, findings)
     if settings["preflight"].preflight == "error":
         findings.raise_if_failed()

@@ -9,10 +9,12 @@ from hf_ext import (
     DISTILLATION_SETTINGS,
     KFOLD_SETTINGS,
     MULTITASK_SETTINGS,
+    SEARCH_SETTINGS,
     TRAINING_SETTINGS,
     complete_distillation_values,
     complete_kfold_values,
     complete_multitask_values,
+    complete_search_values,
     complete_training_values,
     parse_arguments,
 )
@@ -23,13 +25,14 @@ RECIPES = {
     "distillation": (DISTILLATION_SETTINGS, complete_distillation_values),
     "kfold": (KFOLD_SETTINGS, complete_kfold_values),
     "multitask": (MULTITASK_SETTINGS, complete_multitask_values),
+    "search": (SEARCH_SETTINGS, complete_search_values),
 }
 FILES = sorted(str(path.relative_to(CONFIGS)) for name in RECIPES for path in CONFIGS.glob(f"{name}/*"))
 
 
 def test_all_folders_are_known():
     assert {path.name for path in CONFIGS.iterdir() if path.is_dir()} == {*RECIPES, "accelerate"}
-    assert len(FILES) == 5
+    assert len(FILES) == 6
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -41,9 +41,12 @@ def held_search(output_dir: Path, arguments: SearchArguments) -> str | None:
         arguments ([`SearchArguments`]): Name the study.
 
     Returns:
-        `str`: The path of its `run.json`; `None` if there is none, or it is of something else.
+        `str`: The path of its `run.json`, or of a study that another process has just begun; `None` if there is
+        neither, or the record is of something else.
     """
-    path = output_dir / "run.json"
+    path, begun = output_dir / "run.json", output_dir / "study.db"
+    if not path.exists() and begun.exists() and arguments.storage is None:
+        return str(begun)
     try:
         record = json.loads(path.read_text(encoding="utf-8"))["arguments"]["search"]
         held = (record["storage"], record["study_name"])

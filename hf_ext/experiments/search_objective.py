@@ -17,7 +17,7 @@ from transformers.trainer_utils import SaveStrategy
 from hf_ext.arguments import RecipeTrainingArguments
 from hf_ext.data.difficulty import column, column_names, source_rows
 from hf_ext.data.loading import TextData
-from hf_ext.errors import UsageError
+from hf_ext.errors import ConfigurationError, UsageError
 from hf_ext.experiments.classification_run import assemble_training, build_classifier
 from hf_ext.experiments.cross_review import assign_folds, undisturbed
 from hf_ext.run_record import plain_arguments
@@ -57,7 +57,15 @@ def training_parts(data: TextData, seeds: Sequence[int], folds: int | None, spli
 
     Returns:
         `list[TrainingPart]`: Fold by fold, in each seed by seed.
+
+    Raises:
+        ConfigurationError: If there is nothing to validate on, or there are fewer rows than folds.
     """
+    if folds is None and "validation" not in data.splits:
+        raise ConfigurationError(
+            "A search compares trials on validation rows, of which there are none: pass --validation_file, a "
+            "--validation_size above 0, or --search_folds."
+        )
     parts = [("", data)] if folds is None else fold_data(data, folds, split_seed)
     return [
         TrainingPart(f"{name}, seed {seed}".removeprefix(", "), rows, seed) for name, rows in parts for seed in seeds
