@@ -1,12 +1,16 @@
 """What results that one can trust cost.
 
+    python benchmarks/results.py bootstrap [--rows 10000] [--resamples 10000] [--rounds 5]
     python benchmarks/results.py report [--rows 100000] [--rounds 3]
     python benchmarks/results.py kfold_overhead --data_dir DIR [--folds 10]
     python benchmarks/results.py kfold_workers --data_dir DIR [--folds 4] [--rounds 3]
 
-`report` writes the report of one split of made-up predictions, of six and of 150 exclusive classes and of 28 labels,
-and prints seconds and megabytes. The predictions are in memory already: reading a model's answers and the bootstrap
-intervals of the metrics are not part of it.
+`bootstrap`: intervals over the rows for all metrics of one model, the paired bootstrap of two (as many resamples), and
+the paired permutation test (as many exchanges), for two classes, 77, 150, 28 classes of several labels, a regression.
+Set OMP_NUM_THREADS=1 for one core; CPU and wall seconds are shown, median and range of the rounds.
+
+`report` writes the report of one split of made-up predictions of the same kinds, and prints seconds and megabytes. The
+predictions are in memory already: reading a model's answers and the bootstrap intervals are not part of it.
 
 --data_dir holds mr/all.json; the parts of k-fold call recipes/run_kfold.py with configs/kfold/mr_cnn_rand.json and one
 seed. `kfold_overhead`: the share of the recipe's time that is not training. Training is Trainer.train(), with its
@@ -24,42 +28,82 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from hf_ext import Predictions, write_report
+from hf_ext import Predictions, metric_intervals, paired_bootstrap, paired_permutation, write_report
 from hf_ext.evaluation.comparison import all_metrics
 
 ROOT = Path(__file__).parent.parent
 LIMIT_SECONDS, LIMIT_MEGABYTES = 20, 5
+# Name -> kind of task, classes, strength of the signal.
+TASKS = {
+    "2 classes": ("single_label_classification", 2, 2.0),
+    "77 classes": ("single_label_classification", 77, 4.0),
+    "150 classes": ("single_label_classification", 150, 4.0),
+    "28 classes, several labels": ("multi_label_classification", 28, 3.0),
+    "regression": ("regression", 1, 1.0),
+}
 
 
-def made_up(rows: int, classes: int, several: bool) -> Predictions:
-    """Predictions that are right more often than not, on texts of 20 words."""
-    generator = np.random.default_rng(0)
-    if several:
-        labels = (generator.random((rows, classes)) < 0.1).astype(int)
-        logits = generator.normal(size=labels.shape) + 3 * labels - 2
+def make_predictions(kind: str, classes: int, strength: float, rows: int, model: int) -> Predictions:
+    """Noise around the truth, the same truth for every model, on texts of 20 words."""
+    truth, noise = np.random.default_rng(0), np.random.default_rng([1, model])
+    if kind == "single_label_classification":
+        labels = truth.integers(0, classes, rows)
+        signal = strength * np.eye(classes)[labels]
+    elif kind == "multi_label_classification":
+        labels = (truth.random((rows, classes)) < 1.2 / classes).astype(int)
+        signal = strength * (2.0 * labels - 1)
     else:
-        labels = generator.integers(0, classes, rows)
-        logits = generator.normal(size=(rows, classes))
-        logits[np.arange(rows), labels] += 3
-    return Predictions.from_logits(
-        logits,
-        labels,
-        [f"text {i} " + "word " * 18 for i in range(rows)],
-        problem_type="multi_label_classification" if several else "single_label_classification",
-        label_names=[f"class {i}" for i in range(classes)],
-    )
+        labels = truth.normal(size=rows)
+        signal = strength * labels[:, None]
+    names = ["value"] if kind == "regression" else [f"class {number}" for number in range(classes)]
+    texts = [f"text {row} " + "word " * 18 for row in range(rows)]
+    logits = signal + noise.normal(size=signal.shape)
+    return Predictions.from_logits(logits, labels, texts, problem_type=kind, label_names=names)
+
+
+# ---- Intervals ----
+
+
+def cpu_and_wall(work: Callable[[], object], rounds: int) -> str:
+    cpu, wall = [], []
+    for _ in range(rounds):
+        started = time.process_time(), time.perf_counter()
+        work()
+        cpu.append(time.process_time() - started[0])
+        wall.append(time.perf_counter() - started[1])
+    shown = (f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})" for values in (cpu, wall))
+    return " | ".join(shown)
+
+
+def bootstrap(args: argparse.Namespace) -> None:
+    print(f"{args.rows or 10_000:,} rows, {args.resamples:,} resamples, {args.rounds} rounds")
+    print("| task | metrics | what | CPU s | wall s |")
+    print("|---|---|---|---|---|")
+    for title, task in TASKS.items():
+        a, b = (make_predictions(*task, args.rows or 10_000, model) for model in range(2))
+        count = len(metric_intervals(a, num_resamples=10))
+        for what, work in {
+            "intervals": lambda a=a: metric_intervals(a, num_resamples=args.resamples),
+            "paired bootstrap": lambda a=a, b=b: paired_bootstrap(a, b, num_resamples=args.resamples),
+            "permutation": lambda a=a, b=b: paired_permutation(a, b, num_permutations=args.resamples),
+        }.items():
+            print(f"| {title} | {count} | {what} | {cpu_and_wall(work, args.rounds)} |", flush=True)
+
+
+# ---- Report ----
 
 
 def report(args: argparse.Namespace) -> None:
-    print(f"{args.rows:,} predictions, {args.rounds} rounds: median (range)\n")
+    rows = args.rows or 100_000
+    print(f"{rows:,} predictions, {args.rounds} rounds: median (range)\n")
     print(f"| kind | seconds (at most {LIMIT_SECONDS}) | MB (at most {LIMIT_MEGABYTES}) |\n|---|---:|---:|")
-    kinds = {"6 classes": (6, False), "150 classes": (150, False), "28 labels": (28, True)}
-    for kind, (classes, several) in kinds.items():
-        data = made_up(args.rows, classes, several)
+    for kind, task in TASKS.items():
+        data = make_predictions(*task, rows, 0)
         metrics, seconds = {"test": all_metrics(data)}, []
         with tempfile.TemporaryDirectory() as folder:
             for _ in range(args.rounds):
@@ -117,13 +161,14 @@ def kfold_workers(args) -> None:
         print(f"two workers against {way}: {statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f})")
 
 
-PARTS = {part.__name__: part for part in (report, kfold_overhead, kfold_workers)}
+PARTS = {part.__name__: part for part in (bootstrap, report, kfold_overhead, kfold_workers)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=PARTS)
-    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--rows", type=int, help="10,000 for bootstrap, 100,000 for report")
+    parser.add_argument("--resamples", type=int, default=10_000)
     parser.add_argument("--data_dir", type=Path)
     parser.add_argument("--config", default="mr_cnn_rand.json", help="of configs/kfold")
     parser.add_argument("--folds", type=int, default=10)

@@ -152,8 +152,10 @@ def test_what_would_not_show_and_what_is_shown_to_be_equal():
         {"a": answers([1] * 470 + [0] * 30), "b": answers([1] * 460 + [0] * 40)}, [("a", "b")], margin=0.005
     )
     assert half.sentences[0].startswith("a is 2.0 points") and "equally" not in half.sentences[0]
-    worse = compare_models({"a": a, "b": answers([1] * 418 + [0] * 82)}, [("a", "b")], margin=0.02).sentences[0]
-    assert "a is not worse by 2 points or more (p" in worse
+    ten, four = answers([1] * 450 + [0] * 4 + [1] * 10 + [0] * 36), answers([1] * 454 + [0] * 46)
+    assert sentence(ten, four).startswith("500 rows cannot tell new and old apart: accuracy differs by 1.2 points")
+    one_sided = compare_models({"new": ten, "old": four}, [("new", "old")], margin=0.02).sentences[0]
+    assert "new is not worse by 2 points or more (p < 0.001)." in one_sided
 
 
 def test_several_pairs_are_corrected():
