@@ -4,7 +4,14 @@ import json
 import optuna
 import pytest
 
-from hf_ext import ConfigurationError, read_search_space
+from hf_ext import (
+    ALL_SETTINGS,
+    SEARCH_SETTINGS,
+    TRAINING_SETTINGS,
+    ConfigurationError,
+    given_values,
+    read_search_space,
+)
 from hf_ext.experiments.search_space import Choices, Range
 
 
@@ -107,6 +114,28 @@ def test_what_is_drawn_is_in_the_range():
     assert {type(point["num_filters"]) for point in drawn} == {int}
     assert {space.settings(point)["dropout_prob"] for point in drawn} == {0.1, 0.3, 0.5}
     assert {point["embed_size"] for point in drawn} == {8, 16, 24, 32}
+
+
+def test_the_command_line_and_a_section(tmp_path):
+    kinds = SEARCH_SETTINGS.values()
+    text = '{"learning_rate": [1e-4, "3e-4"]}'
+    for given, expected in ((text, json.loads(text)), ("space.json", "space.json")):
+        assert given_values(kinds, ["--search_space", given], "A test.")["search_space"] == expected
+    path = tmp_path / "args.yaml"
+    path.write_text("search:\n  learning_rates: [3e-4]\n  weight_decay: {low: 0.1, high: 0.2}\n  num_trials: 3\n")
+    values = given_values(kinds, [str(path)], "A test.")
+    assert values == {
+        "search_space": {"learning_rates": [3e-4], "weight_decay": {"low": 0.1, "high": 0.2}},
+        "num_trials": 3,
+    }
+    path.write_text("search: {search_space: {seed: [1]}, learning_rates: [1e-3]}")
+    with pytest.raises(ConfigurationError, match="has search_space and, beside it, learning_rates"):
+        given_values(kinds, [str(path)], "A test.")
+    # Other recipes leave the section to this one.
+    path.write_text("search: {learning_rates: [1e-3]}\nlearning_rate: 0.5")
+    others = {"others": ALL_SETTINGS.values()}
+    values = given_values(TRAINING_SETTINGS.values(), [str(path)], "A test.", **others)
+    assert values == {"learning_rate": 0.5, "find_learning_rate": False}
 
 
 # ---- What is not ----
