@@ -173,7 +173,10 @@ def main() -> None:
     parser.add_argument("--config", default="mr_cnn_rand.json", help="of configs/kfold")
     parser.add_argument("--folds", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
+    # What else is given is for the recipe.
     args, args.more = parser.parse_known_args()
+    if args.more and not args.part.startswith("kfold"):
+        parser.error(f"unknown: {' '.join(args.more)}")
     if args.data_dir is None and args.part.startswith("kfold"):
         parser.error("--data_dir is missing")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
