@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,22 +64,22 @@ def read_predictions(path: str | os.PathLike) -> Predictions:
 def read_prediction_file(path: str | os.PathLike) -> PredictionFile:
     """[`read_predictions`], with the rows' indices and what else the file holds."""
     path = find_file(Path(path), PREDICTIONS_FILE, "A run of run_classification.py or run_evaluation.py makes one.")
-    rows = list(enumerate_lines(path))
-    if not rows:
-        raise DataError(f"{path} is empty; it must hold a line of predictions for each row of the test set.")
-    _check_indices(rows, path)
-    rows.sort(key=lambda item: item[1]["index"])
-    first_line, first = rows[0]
-    kind, names = _task_of(first, f"{path}, line {first_line}")
-    reader = _RowReader(kind, names)
-    for line, row in rows:
+    reader, lines = None, {}
+    for line, row in enumerate_lines(path):
+        _check_index(row["index"], line, lines, path)
+        lines[row["index"]] = line
+        if reader is None:
+            reader = _RowReader(*_task_of(row, f"{path}, line {line}"))
         try:
             reader.add(row)
         except ValueError as error:
             raise DataError(f"{path}, line {line}: {error}") from None
-    extra = dict.fromkeys(key for _, row in rows for key in row if key not in KEYS)
-    columns = {key: [row.get(key) for _, row in rows] for key in extra}
-    return PredictionFile(path, reader.predictions(), [row["index"] for _, row in rows], columns)
+    if reader is None:
+        raise DataError(f"{path} is empty; it must hold a line of predictions for each row of the test set.")
+    index = list(lines)
+    order = sorted(range(len(index)), key=index.__getitem__)
+    columns = {key: [reader.further[row].get(key) for row in order] for further in reader.further for key in further}
+    return PredictionFile(path, reader.predictions(order), [index[row] for row in order], columns)
 
 
 def find_file(path: Path, name: str, origin: str) -> Path:
@@ -100,7 +100,7 @@ def find_file(path: Path, name: str, origin: str) -> Path:
     return path
 
 
-def enumerate_lines(path: Path):
+def enumerate_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields (line from 1, row) of JSON lines; lines without a character are passed over."""
     with path.open("rb") as file:
         for line, content in enumerate(file, 1):
@@ -127,17 +127,13 @@ def enumerate_lines(path: Path):
 # ---- Inside ----
 
 
-def _check_indices(rows: list[tuple[int, dict]], path: Path) -> None:
-    seen: dict[int, int] = {}
-    for line, row in rows:
-        index = row["index"]
-        if type(index) is not int or index < 0:
-            raise DataError(f"{path}, line {line}: index is {index!r}; it must be a whole number from 0.")
-        if index in seen:
-            raise DataError(
-                f"{path}: lines {seen[index]} and {line} both have the index {index}; each row may occur once."
-            )
-        seen[index] = line
+def _check_index(index: Any, line: int, lines: dict[int, int], path: Path) -> None:
+    if type(index) is not int or index < 0:
+        raise DataError(f"{path}, line {line}: index is {index!r}; it must be a whole number from 0.")
+    if index in lines:
+        raise DataError(
+            f"{path}: lines {lines[index]} and {line} both have the index {index}; each row may occur once."
+        )
 
 
 def _task_of(row: dict[str, Any], where: str) -> tuple[str, list[str]]:
@@ -162,8 +158,9 @@ class _RowReader:
         self.ids = {name: index for index, name in enumerate(names)}
         self.labels: list = []
         self.decisions: list = []
-        self.probabilities: list[list[float]] = []
+        self.probabilities: list[np.ndarray] = []
         self.texts: list = []
+        self.further: list[dict[str, Any]] = []
         self.read: Callable[[Any, str], Any] = {
             SINGLE_LABEL: self._class, MULTI_LABEL: self._classes, REGRESSION: _number
         }[kind]  # fmt: skip
@@ -175,16 +172,20 @@ class _RowReader:
         self.decisions.append(self.read(row["prediction"], "prediction"))
         self.probabilities.append(self._probabilities(row["probabilities"]))
         self.texts.append(_text(row["text"]))
+        self.further.append({key: value for key, value in row.items() if key not in KEYS})
 
-    def predictions(self) -> Predictions:
+    def predictions(self, order: list[int]) -> Predictions:
+        labels, decisions, texts = (
+            [values[row] for row in order] for values in (self.labels, self.decisions, self.texts)
+        )
         if self.kind == REGRESSION:
-            values = np.array(self.decisions, dtype=np.float64)[:, None]
-            return Predictions(self.kind, self.names, values, np.array(self.labels, dtype=np.float64), self.texts)
-        probabilities = np.array(self.probabilities, dtype=np.float64)
+            values = np.array(decisions, dtype=np.float64)[:, None]
+            return Predictions(self.kind, self.names, values, np.array(labels, dtype=np.float64), texts)
+        probabilities = np.stack([self.probabilities[row] for row in order])
         highest = 1 - LEAST_PROBABILITY if self.kind == MULTI_LABEL else 1.0
         probabilities = np.clip(probabilities, LEAST_PROBABILITY, highest)
-        labels, decisions = (self._ids(values) for values in (self.labels, self.decisions))
-        return Predictions(self.kind, self.names, probabilities, labels, self.texts, decisions=decisions)
+        labels, decisions = self._ids(labels), self._ids(decisions)
+        return Predictions(self.kind, self.names, probabilities, labels, texts, decisions=decisions)
 
     def _ids(self, values: list) -> np.ndarray:
         if self.kind == SINGLE_LABEL:
@@ -205,21 +206,33 @@ class _RowReader:
             raise ValueError(f"{key} is {_short(value)}; in this file it must be a list of classes.")
         return [self._class(item, key) for item in value]
 
-    def _probabilities(self, value: Any) -> list[float]:
+    def _probabilities(self, value: Any) -> np.ndarray:
         if self.kind == REGRESSION:
             if value is not None:
                 raise ValueError("probabilities are given, but in the first row they are null (a regression).")
-            return []
+            return np.zeros(0)
         if not isinstance(value, dict) or value.keys() != self.ids.keys():
             classes = _some(list(value)) if isinstance(value, dict) else _short(value)
             raise ValueError(f"probabilities are of {classes}; in the first row they are of {_some(self.names)}.")
-        numbers = [_number(value[name], f"the probability of {name!r}") for name in self.names]
-        outside = next((n for n in numbers if not 0 <= n <= 1), None)
-        if outside is not None:
-            raise ValueError(f"a probability is {outside}; it must lie between 0 and 1.")
+        numbers = [value[name] for name in self.names]
+        # Looked at one by one, millions of numbers take longer than all the rest.
+        if not _are_shares(numbers):
+            for name, number in zip(self.names, numbers, strict=True):
+                if not 0 <= _number(number, f"the probability of {name!r}") <= 1:
+                    raise ValueError(f"the probability of {name!r} is {number}; it must lie between 0 and 1.")
         if self.kind == SINGLE_LABEL and abs(sum(numbers) - 1) > SUM_TOLERANCE:
             raise ValueError(f"the probabilities add up to {sum(numbers):.4g}; those of one row must add up to 1.")
-        return numbers
+        return np.array(numbers, dtype=np.float64)
+
+
+def _are_shares(values: list) -> bool:
+    if not {*map(type, values)} <= {int, float}:
+        return False
+    try:
+        numbers = np.array(values, dtype=np.float64)
+    except OverflowError:
+        return False
+    return bool(((numbers >= 0) & (numbers <= 1)).all())
 
 
 def _number(value: Any, key: str) -> float:
