@@ -93,7 +93,8 @@ class Slow(TextCNNForSequenceClassification):
 
     def forward(self, input_ids, attention_mask=None):
         assert not self.training
-        time.sleep(0.004)
+        # Long beside what other processes on the machine may take.
+        time.sleep(0.04)
         return super().forward(input_ids, attention_mask)
 
 
@@ -101,12 +102,12 @@ def test_the_slower_model_is_found_to_be_slower(words):
     models = {"slow": (Slow(cnn(words).config), words), "fast": (cnn(words), words)}
     found = compare_speed(models, TEXTS, max_length=12, batch_size=100, rounds=3, latency_texts=20)
     slow, fast = found["slow"], found["fast"]
-    assert 300 / slow["texts_per_second"] > 3 * 0.004
+    assert 300 / slow["texts_per_second"] > 3 * 0.04
     assert fast["texts_per_second"] > slow["texts_per_second"]
     assert (slow["speed_up"], slow["speed_up_range"]) == (1.0, (1.0, 1.0))
     assert fast["speed_up_range"][0] <= fast["speed_up"] <= fast["speed_up_range"][1]
     assert fast["speed_up"] > 1
-    assert 4 <= slow["p50_ms"] <= slow["p95_ms"] and fast["p50_ms"] < slow["p50_ms"]
+    assert 40 <= slow["p50_ms"] <= slow["p95_ms"] and fast["p50_ms"] < slow["p50_ms"]
     for result in found.values():
         low, high = result["texts_per_second_range"]
         assert low <= result["texts_per_second"] <= high
