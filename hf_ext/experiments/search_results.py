@@ -203,7 +203,7 @@ def draw_study(search: Search, queue: TrialQueue) -> list[Image]:
 
 
 def _clearer(axes: Any, greater_is_better: bool) -> Any:
-    """Parallel coordinates whose best trials are dark, and poorest not white, and whose last axis is not behind the colour bar."""
+    """Parallel coordinates: the best dark, the poorest not white, the last axis not behind the colour bar."""
     for lines in axes.collections:
         lines.set_cmap("cividis_r" if greater_is_better else "cividis")
     for other in axes.figure.axes:
