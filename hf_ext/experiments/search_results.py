@@ -170,7 +170,7 @@ def draw_study(search: Search, queue: TrialQueue) -> list[Image]:
         "parallel": (
             "Parallel coordinates",
             f"A line a trial: its {metric} and its parameters.",
-            lambda: _clearer(drawings.plot_parallel_coordinate(study, target_name=metric)),
+            lambda: _clearer(drawings.plot_parallel_coordinate(study, target_name=metric), search.greater_is_better),
         ),
     }
     if len(set(values)) > 1 and len(search.space.parameters) > 1:
@@ -202,14 +202,14 @@ def draw_study(search: Search, queue: TrialQueue) -> list[Image]:
 # ---- Inside ----
 
 
-def _clearer(axes: Any) -> Any:
-    """Parallel coordinates whose poorest trials are not white, and whose last axis is not behind the colour bar."""
+def _clearer(axes: Any, greater_is_better: bool) -> Any:
+    """Parallel coordinates: the best dark, the poorest not white, the last axis not behind the colour bar."""
     for lines in axes.collections:
-        lines.set_cmap("cividis_r")
+        lines.set_cmap("cividis_r" if greater_is_better else "cividis")
     for other in axes.figure.axes:
         if other.get_label() == "<colorbar>":
             left, bottom, width, height = other.get_position().bounds
-            other.set_position((left + 0.15, bottom, width, height))
+            other.set_position((left + 0.08, bottom, width, height))
     return axes
 
 
