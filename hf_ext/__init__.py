@@ -134,7 +134,7 @@ from hf_ext.experiments.distillation_run import (
     train_student,
     with_rows,
 )
-from hf_ext.experiments.fold_lists import OwnFolds, SharedFolds, open_storage
+from hf_ext.experiments.fold_lists import OwnFolds, SharedFolds
 from hf_ext.experiments.fold_workers import train_here, train_in_workers
 from hf_ext.experiments.kfold_arguments import KFoldArguments
 from hf_ext.experiments.kfold_plan import begin_plan, check_kfold_dir, check_same_plan, make_fold_plan
@@ -159,7 +159,7 @@ from hf_ext.experiments.search_objective import TrainingPart, evaluate_parts, tr
 from hf_ext.experiments.search_queue import TrialQueue
 from hf_ext.experiments.search_results import write_search
 from hf_ext.experiments.search_space import SearchSpace, read_search_space
-from hf_ext.experiments.search_storage import open_study, require_optuna, without_password
+from hf_ext.experiments.shared_storage import open_storage, open_study, require_optuna, without_password
 from hf_ext.experiments.single_task_baselines import compare_tasks, rehearse_tasks, train_baselines
 from hf_ext.experiments.teacher_and_control import TeacherArguments
 from hf_ext.layers import freeze_parameters, layer_groups, unfreeze_parameters

@@ -157,7 +157,7 @@ LAYERS = {
     "experiments.search_queue": 4,
     "experiments.search_results": 4,
     "experiments.search_space": 4,
-    "experiments.search_storage": 4,
+    "experiments.shared_storage": 4,
     "preparation": 4,
     "settings": 4,
     "assembly": 4,

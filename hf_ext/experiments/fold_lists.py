@@ -1,22 +1,12 @@
 """Which process trains which fold: a list of one's own, or one that several machines share."""
 
-import importlib.util
-import re
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Protocol
 
-from hf_ext.errors import ConfigurationError
-
-JOURNALS = (".log", ".journal", ".jsonl")
 # Signs of life in the time after which a machine without one is taken for dead.
 BEATS = 5
-# How long to wait for other processes that write to the same SQLite file.
-LOCK_TIMEOUT_S = 60
-# Two processes that begin at the same time may both make the tables.
-OPENING_ATTEMPTS = 5
 # Stands in the list behind the folds: whoever takes it writes the results of all.
 RESULTS = -1
 
@@ -213,69 +203,7 @@ class SharedFolds:
             self._storage.set_trial_state_values(trial, TrialState.FAIL)
 
 
-def open_storage(storage: str) -> Any:
-    """
-    A storage of Optuna.
-
-    Args:
-        storage (`str`): A URL, or the path of a file, which is made if there is none: a journal if it ends in `.log`,
-            `.journal` or `.jsonl`, else SQLite.
-
-    Returns:
-        `optuna.storages.BaseStorage`
-
-    Raises:
-        ConfigurationError: If Optuna or a database's driver is missing, or the storage cannot be opened.
-    """
-    if importlib.util.find_spec("optuna") is None:
-        raise ConfigurationError("--storage needs Optuna, which is not installed: pip install 'hf_ext[experiments]'.")
-    import optuna
-    from sqlalchemy.exc import SQLAlchemyError
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    shown = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", storage)
-    for attempt in range(OPENING_ATTEMPTS):
-        try:
-            return _opened(storage)
-        except ImportError as error:
-            missing = getattr(error.__cause__, "name", None) or error
-            raise ConfigurationError(
-                f"storage={shown}: the driver of this database is not installed ({missing}). For PostgreSQL: pip "
-                "install psycopg2-binary, and a URL that begins with postgresql+psycopg2://."
-            ) from error
-        except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
-            made_twice = "already exists" in str(error) or "UNIQUE" in str(error)
-            if attempt == OPENING_ATTEMPTS - 1 or not made_twice:
-                raise ConfigurationError(_explanation(shown, error)) from error
-            time.sleep(0.2 * (attempt + 1))
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise ConfigurationError(_explanation(shown, error)) from error
-
-
 # ---- Inside ----
-
-
-def _opened(storage: str) -> Any:
-    from optuna.storages import JournalStorage, RDBStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    if "://" in storage:
-        return RDBStorage(storage, engine_kwargs={"pool_pre_ping": not storage.startswith("sqlite")})
-    path = Path(storage)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a directory")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix in JOURNALS:
-        return JournalStorage(JournalFileBackend(str(path)))
-    return RDBStorage(f"sqlite:///{path.resolve()}", engine_kwargs={"connect_args": {"timeout": LOCK_TIMEOUT_S}})
-
-
-def _explanation(shown: str, error: Exception) -> str:
-    reason = str(error.__cause__ or error).splitlines()[0]
-    return (
-        f"storage={shown} cannot be used as a list of folds: {reason}. Name a file that can be written (a journal if "
-        f"it ends in {', '.join(JOURNALS)}, else SQLite), or the URL of a database."
-    )
 
 
 def _study_id(storage: Any, name: str) -> int:

@@ -8,7 +8,7 @@ from hf_ext.evaluation.report import Image, Supplements, write_report
 from hf_ext.evaluation.tables import aligned, format_number
 from hf_ext.experiments.search import Search
 from hf_ext.experiments.search_queue import TrialQueue
-from hf_ext.experiments.search_storage import readable_storage, without_password
+from hf_ext.experiments.shared_storage import readable_storage, without_password
 from hf_ext.run_record import SECRETS, RunRecord, write_json
 from hf_ext.settings import TRAINING_SETTINGS
 

@@ -14,7 +14,7 @@ import pytest
 from hf_ext import TrialQueue, open_study
 from hf_ext.experiments import search_queue
 from hf_ext.experiments.search_queue import heartbeat
-from hf_ext.experiments.search_storage import claim_lock
+from hf_ext.experiments.shared_storage import claim_lock
 
 SIZE = 6
 GRID = [{"x": float(number)} for number in range(SIZE)]

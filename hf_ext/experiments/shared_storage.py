@@ -1,4 +1,4 @@
-"""Where a study is kept: SQLite, a journal file, or a database that several machines reach."""
+"""Where what several processes share is kept: SQLite, a journal file, or a database that several machines reach."""
 
 import importlib.util
 import re
@@ -27,7 +27,7 @@ def require_optuna() -> None:
         ConfigurationError: With the command that installs it.
     """
     if importlib.util.find_spec("optuna") is None:
-        raise ConfigurationError("A search needs Optuna, which is not installed: pip install 'hf_ext[experiments]'.")
+        raise ConfigurationError("This needs Optuna, which is not installed: pip install 'hf_ext[experiments]'.")
 
 
 def without_password(storage: str) -> str:
@@ -38,7 +38,7 @@ def without_password(storage: str) -> str:
 @contextmanager
 def readable_storage(storage: str) -> Iterator[None]:
     """
-    Says of a study's file or database what is wrong with it.
+    Says of a storage's file or database what is wrong with it.
 
     Args:
         storage (`str`): Path or URL.
@@ -71,13 +71,50 @@ def claim_lock(storage: str) -> AbstractContextManager:
     return FileLock(f"{path}.claim", timeout=LOCK_TIMEOUT_S)
 
 
+def open_storage(storage: str) -> Any:
+    """
+    A storage of Optuna.
+
+    Args:
+        storage (`str`): A URL, or the path of a file, which is made if there is none: a journal if it ends in `.log`,
+            `.journal` or `.jsonl`, else SQLite.
+
+    Returns:
+        `optuna.storages.BaseStorage`
+
+    Raises:
+        ConfigurationError: If Optuna or a database's driver is missing, or the storage is locked, cannot be written or
+            holds something else.
+    """
+    require_optuna()
+    import optuna
+    from sqlalchemy.exc import SQLAlchemyError
+
+    # What becomes of each fold and trial is said by those who train it.
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    for attempt in range(OPENING_ATTEMPTS):
+        try:
+            return _opened(storage)
+        except ModuleNotFoundError as error:
+            raise ConfigurationError(
+                f"storage={without_password(storage)}: the driver {error.name} of this database is not installed; "
+                "install it with pip (PostgreSQL: pip install psycopg2-binary)."
+            ) from error
+        except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
+            made_twice = "already exists" in str(error) or "UNIQUE" in str(error)
+            if attempt == OPENING_ATTEMPTS - 1 or not made_twice:
+                raise ConfigurationError(_explanation(storage, error)) from error
+            time.sleep(0.2 * (attempt + 1))
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise ConfigurationError(_explanation(storage, error)) from error
+
+
 def open_study(storage: str, name: str, maximizes: bool, pruner: Any) -> Any:
     """
     A study of a storage, new or as it was left.
 
     Args:
-        storage (`str`): A URL, or the path of a file, which is made if there is none: a journal if it ends in `.log`,
-            `.journal` or `.jsonl`, else SQLite.
+        storage (`str`): See [`open_storage`].
         name (`str`): The study's; a storage may hold several.
         maximizes (`bool`): Whether more is better, for a new study.
         pruner (`optuna.pruners.BasePruner`): Decides which trials end early.
@@ -86,30 +123,16 @@ def open_study(storage: str, name: str, maximizes: bool, pruner: Any) -> Any:
         `optuna.Study`
 
     Raises:
-        ConfigurationError: If the storage is locked, cannot be written or holds something else.
+        ConfigurationError: See [`open_storage`].
     """
+    opened = open_storage(storage)
     import optuna
-    from sqlalchemy.exc import SQLAlchemyError
 
-    # What becomes of each trial is said by the search.
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    shown = without_password(storage)
-    for attempt in range(OPENING_ATTEMPTS):
-        try:
-            direction = "maximize" if maximizes else "minimize"
-            return optuna.create_study(
-                study_name=name, storage=_opened(storage), direction=direction, pruner=pruner, load_if_exists=True
-            )
-        except (ImportError, ModuleNotFoundError) as error:
-            driver = "pip install psycopg2-binary" if storage.startswith("postgres") else "install it"
-            raise ConfigurationError(f"storage={shown}: the driver of this database is missing: {driver}.") from error
-        except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
-            made_twice = "already exists" in str(error) or "UNIQUE" in str(error)
-            if attempt == OPENING_ATTEMPTS - 1 or not made_twice:
-                raise ConfigurationError(_explanation(storage, error)) from error
-            time.sleep(0.2 * (attempt + 1))
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise ConfigurationError(_explanation(storage, error)) from error
+    with readable_storage(storage):
+        direction = "maximize" if maximizes else "minimize"
+        return optuna.create_study(
+            study_name=name, storage=opened, direction=direction, pruner=pruner, load_if_exists=True
+        )
 
 
 # ---- Inside ----
@@ -136,18 +159,18 @@ def _explanation(storage: str, error: Exception) -> str:
         causes.append(str(cause))
         cause = cause.__cause__ or getattr(cause, "orig", None)
     text = " ".join(causes)
-    shown = f"The study in {without_password(storage)}"
+    shown = f"storage={without_password(storage)}"
     if "database is locked" in text or isinstance(error, Timeout):
         return (
             f"{shown} is locked: another process has been writing to it for {LOCK_TIMEOUT_S} s, or has died while it "
-            "did. End that process; on a network drive take a journal file (--storage study.log) instead of SQLite."
+            "did. End that process; on a network drive take a journal file (--storage shared.log) instead of SQLite."
         )
     if "readonly" in text or "unable to open" in text or isinstance(error, OSError):
         reason = "it is read-only" if "readonly" in text else causes[-1].splitlines()[0]
         return f"{shown} cannot be written: {reason}. Check its permissions, or name another file with --storage."
     if "not a database" in text or isinstance(error, ValueError | KeyError | AttributeError):
         return (
-            f"{shown} is no study of Optuna ({causes[-1].splitlines()[0]}). Name another file with --storage: a "
+            f"{shown} is no storage of Optuna ({causes[-1].splitlines()[0]}). Name another file with --storage: a "
             f"journal if it ends in {', '.join(JOURNALS)}, else SQLite."
         )
     return f"{shown} cannot be used: {causes[-1].splitlines()[0]}. Check --storage."

@@ -4,8 +4,8 @@ import sys
 import pytest
 
 from hf_ext import ConfigurationError, open_study, require_optuna, without_password
-from hf_ext.experiments import search_storage
-from hf_ext.experiments.search_storage import claim_lock, readable_storage
+from hf_ext.experiments import shared_storage
+from hf_ext.experiments.shared_storage import claim_lock, readable_storage
 
 
 def opened(storage, name="study"):
@@ -34,7 +34,7 @@ def test_a_study_outlives_its_process(tmp_path, file):
 def test_a_locked_file(tmp_path, monkeypatch):
     path = tmp_path / "study.db"
     opened(path)
-    monkeypatch.setattr(search_storage, "LOCK_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(shared_storage, "LOCK_TIMEOUT_S", 0.1)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     try:
@@ -46,7 +46,7 @@ def test_a_locked_file(tmp_path, monkeypatch):
 
 
 def test_a_process_that_takes_for_ever_to_take_a_trial(tmp_path, monkeypatch):
-    monkeypatch.setattr(search_storage, "LOCK_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(shared_storage, "LOCK_TIMEOUT_S", 0.1)
     path = str(tmp_path / "study.db")
     with (
         claim_lock(path),
@@ -74,7 +74,7 @@ def test_a_folder_that_is_not_one(tmp_path):
 def test_something_else_than_a_study(tmp_path, file):
     (tmp_path / file).write_text("learning_rate: 3\n" * 100)
     message = error_of(tmp_path / file)
-    assert file in message and "no study of Optuna" in message
+    assert file in message and "no storage of Optuna" in message
 
 
 def test_a_database_without_its_driver(monkeypatch):
@@ -90,6 +90,6 @@ def test_passwords_are_not_shown():
 
 
 def test_without_optuna(monkeypatch):
-    monkeypatch.setattr(search_storage.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(shared_storage.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigurationError, match=r"pip install 'hf_ext\[experiments\]'"):
         require_optuna()
