@@ -15,11 +15,11 @@ from transformers import PrinterCallback, TrainerCallback
 from transformers.trainer_utils import SaveStrategy
 
 from hf_ext.arguments import RecipeTrainingArguments
-from hf_ext.data.difficulty import column, column_names, source_rows
+from hf_ext.data.folds import make_folds, row_groups
 from hf_ext.data.loading import TextData
 from hf_ext.errors import ConfigurationError, UsageError
 from hf_ext.experiments.classification_run import assemble_training, build_classifier
-from hf_ext.experiments.cross_review import assign_folds, undisturbed
+from hf_ext.experiments.cross_review import undisturbed
 from hf_ext.run_record import plain_arguments
 
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
@@ -59,7 +59,7 @@ def training_parts(data: TextData, seeds: Sequence[int], folds: int | None, spli
         `list[TrainingPart]`: Fold by fold, in each seed by seed.
 
     Raises:
-        ConfigurationError: If there is nothing to validate on, or there are fewer rows than folds.
+        ConfigurationError: If there is nothing to validate on, or the rows cannot be dealt to so many folds.
     """
     if folds is None and "validation" not in data.splits:
         raise ConfigurationError(
@@ -74,39 +74,37 @@ def training_parts(data: TextData, seeds: Sequence[int], folds: int | None, spli
 
 def fold_data(data: TextData, folds: int, seed: int) -> list[tuple[str, TextData]]:
     """
-    The training rows without each fold, which is validated on, stratified by label. Rows with the same `source_idx`
-    stay together, and edited copies are not validated on.
+    The training rows without each fold, which is validated on; see [`make_folds`] and [`row_groups`]. Augmented copies
+    are not validated on.
 
     Args:
         data ([`TextData`]): Only `train` is used.
         folds (`int`): How many.
-        seed (`int`): Of the shuffling.
+        seed (`int`): Of the dealing.
 
     Returns:
         `list[tuple[str, TextData]]`: The fold's name and the rows.
+
+    Raises:
+        UsageError: See [`make_folds`].
     """
-    rows = data.splits["train"]
-    sources = source_rows(rows)
-    identities = column(rows, "source_idx") if "source_idx" in column_names(rows) else None
-    number = assign_folds(rows["label"][:], sources, identities, folds, seed)
-    original, file_rows = sources == np.arange(len(rows)), np.asarray(data.file_rows["train"])
+    rows, file_rows = data.splits["train"], np.asarray(data.file_rows["train"])
+    groups = row_groups(rows)
+    labels, task = rows["label"][:], data.task
+    try:
+        dealt = make_folds(labels, task.problem_type, folds, 1, [seed], groups, task.label_names, file_rows=file_rows)
+    except UsageError as error:
+        raise type(error)(f"search_folds={folds}: {error}") from error
+    copies = np.zeros(len(rows), dtype=bool)
+    if "is_augmented" in rows.column_names:
+        copies = np.asarray(rows["is_augmented"][:])
     parts = []
-    for fold in range(folds):
-        chosen = {
-            "train": np.flatnonzero(number != fold),
-            "validation": np.flatnonzero((number == fold) & original),
-        }
-        parts.append(
-            (
-                f"fold {fold + 1}",
-                replace(
-                    data,
-                    splits=DatasetDict({split: rows.select(indices) for split, indices in chosen.items()}),
-                    files=dict.fromkeys(chosen, data.files["train"]),
-                    file_rows={split: file_rows[indices].tolist() for split, indices in chosen.items()},
-                ),
-            )
-        )
+    for fold in dealt:
+        chosen = {"train": fold.train, "validation": fold.test[~copies[fold.test]]}
+        splits = DatasetDict({split: rows.select(indices) for split, indices in chosen.items()})
+        files = dict.fromkeys(chosen, data.files["train"])
+        numbers = {split: file_rows[indices].tolist() for split, indices in chosen.items()}
+        parts.append((f"fold {fold.index + 1}", replace(data, splits=splits, files=files, file_rows=numbers)))
     return parts
 
 
