@@ -89,9 +89,7 @@ from hf_ext.experiments.cross_validation import (
     CrossValidation,
     describe_folds,
     plan_folds,
-    rehearse_fold,
     remove_unfinished,
-    train_fold,
 )
 from hf_ext.experiments.distillation_results import (
     compare_distillation,
@@ -112,6 +110,7 @@ from hf_ext.experiments.distillation_run import (
     with_rows,
 )
 from hf_ext.experiments.fold_lists import OwnFolds, SharedFolds, open_storage
+from hf_ext.experiments.fold_training import rehearse_fold, train_fold
 from hf_ext.experiments.fold_workers import train_here, train_in_workers
 from hf_ext.experiments.kfold_arguments import KFoldArguments
 from hf_ext.experiments.kfold_plan import begin_plan, check_kfold_dir, check_same_plan, make_fold_plan
