@@ -112,9 +112,7 @@ from hf_ext.experiments.cross_validation import (
     CrossValidation,
     describe_folds,
     plan_folds,
-    rehearse_fold,
     remove_unfinished,
-    train_fold,
 )
 from hf_ext.experiments.distillation_results import (
     compare_distillation,
@@ -135,6 +133,7 @@ from hf_ext.experiments.distillation_run import (
     with_rows,
 )
 from hf_ext.experiments.fold_lists import OwnFolds, SharedFolds
+from hf_ext.experiments.fold_training import rehearse_fold, train_fold
 from hf_ext.experiments.fold_workers import train_here, train_in_workers
 from hf_ext.experiments.kfold_arguments import KFoldArguments
 from hf_ext.experiments.kfold_plan import begin_plan, check_kfold_dir, check_same_plan, make_fold_plan

@@ -145,8 +145,9 @@ def main(argv: list[str]) -> None:
         notes.append(fine_tune_teacher(settings, given, compute_metrics, output_dir, resume))
         teacher = load_teacher()
     say(f"\nThe teacher answers {len(texts):,} texts, and those of validation and test.")
-    answers = {"teacher": teacher_predictions(settings, teacher, given)}
-    encoded["train"], said = label_transfer_set(settings, transfer, encoded["train"], teacher)
+    of_teacher, said = teacher_predictions(settings, teacher, given)
+    encoded["train"], more = label_transfer_set(settings, transfer, encoded["train"], teacher)
+    said += more
     for note in said:
         say(f"Note: {note}")
     notes += said
@@ -158,11 +159,12 @@ def main(argv: list[str]) -> None:
     # Unless it answers online, nothing holds it any more while the student trains.
     teacher = None
     train_student(settings, trainer, output_dir, checkpoint, resume)
-    answers["distilled"], metrics = predict_splits(trainer, given, encoded)
+    distilled, metrics = predict_splits(trainer, given, encoded)
 
     say(f"\nThe control, the student without a teacher, makes as many steps ({trainer.state.global_step:,}).")
     train_control(settings, given, transfer, trainer.state, compute_metrics, techniques(), output_dir, resume)
-    answers["control"] = predict_with(output_dir / "control", settings, given, compute_metrics)
+    control = predict_with(output_dir / "control", settings, given, compute_metrics)
+    answers = {"teacher": of_teacher, "distilled": distilled, "control": control}
     if trainer.is_world_process_zero():
         say("\nTeacher, student and control are compared.")
         members = [(member.model, member.tokenizer, member.max_length) for member in load_teacher().members]

@@ -133,6 +133,7 @@ LAYERS = {
     "experiments.kfold_arguments": 4,
     "experiments.cross_validation": 4,
     "experiments.fold_lists": 4,
+    "experiments.fold_training": 4,
     "experiments.fold_workers": 4,
     "experiments.kfold_plan": 4,
     "experiments.kfold_results": 4,

@@ -37,19 +37,34 @@ def predict_with(folder: Path, settings: dict[str, Any], data: TextData, compute
     return predictions
 
 
-def teacher_predictions(settings: dict[str, Any], teacher: Teacher, data: TextData) -> dict[str, Predictions]:
-    """What the teacher says of the validation and test rows, in float32."""
-    return {
-        split: Predictions.from_logits(
-            ask(settings, teacher, data.texts(split), "float32").logits,
+def teacher_predictions(
+    settings: dict[str, Any], teacher: Teacher, data: TextData
+) -> tuple[dict[str, Predictions], list[str]]:
+    """
+    What the teacher says of the validation and test rows, in float32.
+
+    Args:
+        settings (`dict[str, Any]`): Section -> dataclass.
+        teacher ([`Teacher`]): Is asked only for texts that it has not answered before.
+        data ([`TextData`]): The rows.
+
+    Returns:
+        `tuple`: Its answers by split, and sentences for the reader of the results.
+    """
+    predictions, notes = {}, []
+    for split, rows in data.splits.items():
+        if split not in PREFIXES:
+            continue
+        answers = ask(settings, teacher, data.texts(split), "float32")
+        notes += answers.notes
+        predictions[split] = Predictions.from_logits(
+            answers.logits,
             labels_of(rows, data.task),
             data.texts(split),
             problem_type=data.task.problem_type,
             label_names=data.task.label_names,
         )
-        for split, rows in data.splits.items()
-        if split in PREFIXES
-    }
+    return predictions, notes
 
 
 def labels_of(rows: Dataset, task: Task) -> np.ndarray | None:

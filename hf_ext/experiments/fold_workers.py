@@ -20,8 +20,9 @@ from accelerate import PartialState
 from tqdm.auto import tqdm
 
 from hf_ext.errors import UsageError
-from hf_ext.experiments.cross_validation import FOLDS, PART, CrossValidation, publish_fold, train_fold
+from hf_ext.experiments.cross_validation import FOLDS, PART, CrossValidation, publish_fold
 from hf_ext.experiments.fold_lists import FoldList
+from hf_ext.experiments.fold_training import train_fold
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +95,20 @@ def train_in_workers(run: CrossValidation, folds: FoldList, workers: int) -> Non
                     folds.release(number)
 
 
+def share_of_machine(number: int, workers: int, threads: int, devices: list[str]) -> dict[str, str]:
+    """
+    The part of a machine that one worker gets, as environment variables.
+
+    Args:
+        number (`int`): Which worker, from 0.
+        workers (`int`): How many share the machine.
+        threads (`int`): Of torch, for all of them.
+        devices (`list[str]`): Names of the accelerators, if there are any; each worker gets one, in turn.
+    """
+    share = {"OMP_NUM_THREADS": str(max(1, threads // workers))}
+    return share | ({"CUDA_VISIBLE_DEVICES": devices[number % len(devices)]} if devices else {})
+
+
 def work_folder(run: CrossValidation, number: int) -> Path:
     """Where this process trains a fold; another one may train it elsewhere."""
     return run.output_dir / FOLDS / f"{run.folds[number].name}{PART}-{socket.gethostname()}-{os.getpid()}"
@@ -155,7 +170,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn" if torch.accelerator.is_available() else "forkserver")
         multiprocessing.set_forkserver_preload(["hf_ext"])
         self.pipe, theirs = context.Pipe()
-        share = _share_of_machine(self.run, self.number, self.workers)
+        devices = _devices(self.run.settings["training"].use_cpu)
+        share = share_of_machine(self.number, self.workers, torch.get_num_threads(), devices)
         self.process = context.Process(target=_work, args=(self.run, theirs, str(self.log), share))
         with _environment(share):
             self.process.start()
@@ -196,13 +212,12 @@ def _wait(pool: list[_Worker], interval: float | None) -> None:
         time.sleep(interval)
 
 
-def _share_of_machine(run: CrossValidation, number: int, workers: int) -> dict[str, str]:
-    share = {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // workers))}
-    if not run.settings["training"].use_cpu and torch.cuda.is_available():
-        given = os.environ.get("CUDA_VISIBLE_DEVICES")
-        devices = given.split(",") if given else [str(index) for index in range(torch.cuda.device_count())]
-        share["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]
-    return share
+def _devices(use_cpu: bool) -> list[str]:
+    """What `CUDA_VISIBLE_DEVICES` calls the accelerators that this process sees."""
+    if use_cpu or not torch.cuda.is_available():
+        return []
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return given.split(",") if given else [str(index) for index in range(torch.cuda.device_count())]
 
 
 @contextmanager

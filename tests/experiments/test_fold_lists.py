@@ -9,12 +9,21 @@ import pytest
 
 from hf_ext import OwnFolds, SharedFolds, open_storage
 
-STORAGES = ("folds.log", "folds.db")
+# The URL of an empty database of a server, if there is one to test with: postgresql+psycopg2://...
+DATABASE = "HF_EXT_TEST_DATABASE"
 
 
-@pytest.fixture(params=STORAGES)
+@pytest.fixture(params=["folds.log", "folds.db", DATABASE])
 def storage(request, tmp_path):
-    return str(tmp_path / request.param)
+    if request.param != DATABASE:
+        yield str(tmp_path / request.param)
+        return
+    if DATABASE not in os.environ:
+        pytest.skip(f"{DATABASE} names no database")
+    yield os.environ[DATABASE]
+    opened = open_storage(os.environ[DATABASE])
+    for study in opened.get_all_studies():
+        opened.delete_study(study._study_id)
 
 
 def shared(storage, timeout=60.0, name="a list", numbers=range(3)):
