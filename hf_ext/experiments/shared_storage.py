@@ -95,10 +95,10 @@ def open_storage(storage: str) -> Any:
     for attempt in range(OPENING_ATTEMPTS):
         try:
             return _opened(storage)
-        except ModuleNotFoundError as error:
+        except ImportError as error:
             raise ConfigurationError(
-                f"storage={without_password(storage)}: the driver {error.name} of this database is not installed; "
-                "install it with pip (PostgreSQL: pip install psycopg2-binary)."
+                f"storage={without_password(storage)}: the driver of this database is not installed ({error}); install "
+                "it with pip (PostgreSQL: pip install psycopg2-binary)."
             ) from error
         except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
             made_twice = "already exists" in str(error) or "UNIQUE" in str(error)
