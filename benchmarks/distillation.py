@@ -145,7 +145,9 @@ def teachers(args) -> None:
         if (folder / "all_results.json").is_file():
             continue
         settings = {"model_name_or_path": encoder(), **files_of(args, name), **TEACHER_TRAINING, **TEACHER[name]}
-        settings |= {"output_dir": str(folder), "overwrite": True}
+        settings["output_dir"] = str(folder)
+        if (folder / "run.json").is_file():
+            settings["resume_from_checkpoint"] = "true"
         run_recipe("run_classification.py", settings, args.work_dir / "logs" / f"teacher_{name}.log")
 
 

@@ -11,10 +11,18 @@ from hf_ext.evaluation.comparison_arguments import ComparisonArguments, model_na
 from hf_ext.evaluation.comparison_figures import draw_differences
 from hf_ext.evaluation.groups import compare_groups, group_rows, group_table
 from hf_ext.evaluation.prediction_files import PredictionFile, read_prediction_file
-from hf_ext.evaluation.predictions import REGRESSION, Predictions
-from hf_ext.evaluation.report import Supplements, write_report
+from hf_ext.evaluation.predictions import REGRESSION, Predictions, class_notes
+from hf_ext.evaluation.report import Supplements, Table, write_report
 from hf_ext.evaluation.same_rows import align_rows
-from hf_ext.evaluation.score_files import ScorePair, Scores, compare_scores, read_scores, score_table
+from hf_ext.evaluation.score_files import (
+    FOLDS,
+    ScorePair,
+    Scores,
+    compare_scores,
+    read_scores,
+    score_rows,
+    score_table,
+)
 from hf_ext.run_record import RunRecord, check_output_dir, clear_output_dir, write_json
 
 
@@ -96,7 +104,7 @@ def compare_files(args: ComparisonArguments) -> ComparisonResult:
             comparison = replace(comparison, group_column=args.groups, groups=found)
             if len(found) > 1:
                 notes.append(f"The p values by {args.groups} are not corrected for the number of groups.")
-        notes += unvaried_notes(predictions)
+        notes += [*unvaried_notes(predictions), *class_notes(predictions)]
     return ComparisonResult(names, comparison, score_pairs, _files(read, scores), args.margin / 100, notes)
 
 
@@ -149,7 +157,7 @@ def write_comparison(result: ComparisonResult, args: ComparisonArguments, record
         history=[],
         run=record.as_dict(),
         notes=[pair.sentence for pair in result.score_pairs] + result.notes,
-        supplements=Supplements(comparisons=comparisons),
+        supplements=Supplements(comparisons=comparisons, tables=_report_tables(result.score_pairs)),
     )
     record.write(folder)
     return report
@@ -165,6 +173,15 @@ def _check_place(output_dir: Path, inputs: list[str]) -> None:
             raise ConfigurationError(
                 f"output_dir {output_dir} holds {path}, which is to be read; name another directory."
             )
+
+
+def _report_tables(pairs: list[ScorePair]) -> list[Table]:
+    if not pairs:
+        return []
+    over, (heading, *rows) = pairs[0].over, score_rows(pairs)
+    columns = [(name, "" if place < 3 else "number") for place, name in enumerate(heading)]
+    corrected = ", corrected for the training rows that folds share" if over == FOLDS else ""
+    return [Table(f"Over {over}", f"Model minus baseline by a paired t test{corrected}", columns, rows)]
 
 
 def _files(read: dict[str, PredictionFile], scores: dict[str, Scores]) -> dict[str, dict[str, Any]]:

@@ -50,14 +50,18 @@ class Ranks:
     predictions: np.ndarray
 
     def __call__(self, weights: np.ndarray) -> Values:
-        mid_ranks = [_mid_ranks(values) for values in (self.labels, self.predictions)]
+        (by_label, labels_tie), (by_prediction, predictions_tie) = map(_in_order, (self.labels, self.predictions))
+        place_by_label = np.argsort(by_label)
+        moved = place_by_label[by_prediction]
         covariance, spread = np.empty((2, len(weights)))
         # One resample at a time: its arrays stay in the cache.
         for index, weight in enumerate(weights):
-            true, predicted = (ranks(weight) for ranks in mid_ranks)
-            weighted = weight * true
-            covariance[index] = weighted @ predicted
-            spread[index] = (weighted @ true) * ((weight * predicted) @ predicted)
+            weight = weight.astype(np.float64).take(by_label)
+            true, true_spread = _mid_ranks(weight, labels_tie)
+            weight = weight.take(moved)
+            predicted, predicted_spread = _mid_ranks(weight, predictions_tie)
+            covariance[index] = (weight * true.take(moved)) @ predicted
+            spread[index] = true_spread * predicted_spread
         return {"spearman": _ratio(covariance, np.sqrt(spread))}
 
 
@@ -172,17 +176,21 @@ def _nll(of_truth: np.ndarray) -> np.ndarray:
     return -np.log(np.maximum(of_truth, np.finfo(np.float64).tiny))
 
 
-def _mid_ranks(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """From how often each row occurs to the rows' ranks, less the mean rank; equal values share the mean of theirs."""
-    different, places = np.unique(values, return_inverse=True)
-    order = np.argsort(places, kind="stable")
-    starts = np.searchsorted(places[order], np.arange(len(different)))
+def _in_order(values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """The rows from the least value to the greatest, and where each value begins among them (`None` without ties)."""
+    order = np.argsort(values, kind="stable")
+    starts = np.flatnonzero(np.diff(values[order], prepend=-np.inf))
+    return order, None if len(starts) == len(values) else starts
 
-    def ranks(weight: np.ndarray) -> np.ndarray:
-        each = np.add.reduceat(weight[order], starts)
-        return (np.cumsum(each) - (each + weight.sum()) / 2)[places]
 
-    return ranks
+def _mid_ranks(weight: np.ndarray, starts: np.ndarray | None) -> tuple[np.ndarray, float]:
+    """Ranks less their mean, of rows in order that occur so often; and their sum of squares, each as often as it is."""
+    rows = weight.sum()
+    each = weight if starts is None else np.add.reduceat(weight, starts)
+    ranks = np.cumsum(each) - (each + rows) / 2
+    # The squares of n ranks sum to (n^3 - n) / 12, less (t^3 - t) / 12 for t ranks that share their mean.
+    squares = (rows * rows * rows - (each * each) @ each) / 12
+    return ranks if starts is None else np.repeat(ranks, np.diff(starts, append=len(weight))), squares
 
 
 # ---- Inside: the metrics as functions of sums, many resamples at a time ----

@@ -35,11 +35,30 @@ class Image:
 
 
 @dataclass(frozen=True)
+class Table:
+    """
+    Runs side by side.
+
+    Args:
+        title (`str`): Its heading.
+        caption (`str`): What it shows in words.
+        columns (`list[tuple[str, str]]`): The name of each column, and `"number"` if it holds numbers, else `""`.
+        rows (`list[list[str]]`): Their cells; the first names the row.
+    """
+
+    title: str
+    caption: str
+    columns: list[tuple[str, str]]
+    rows: list[list[str]]
+
+
+@dataclass(frozen=True)
 class Supplements:
     """
     What a run has to show besides its results.
 
     Args:
+        tables (`list[Table]`): The trials of a search, the folds of a cross-validation.
         images (`list[Image]`): Pictures of the techniques that were used.
         augmented (`list[tuple[str, str]]`): Training texts before and after augmentation.
         preflight (`dict`, *optional*): [`PreflightReport.as_dict`].
@@ -47,6 +66,7 @@ class Supplements:
         calibration ([`Calibration`], *optional*): What was applied to the results, with its scores of each split.
     """
 
+    tables: list[Table] = field(default_factory=list)
     images: list[Image] = field(default_factory=list)
     augmented: list[tuple[str, str]] = field(default_factory=list)
     preflight: dict[str, Any] | None = None
@@ -79,7 +99,7 @@ def write_report(
         run (`dict`): JSON-able, nested: arguments, command, versions, hardware, times. Shown as it is; what it cost is
             also shown in words, as [`cost_table`].
         notes (`list[str]`): Sentences to show at the top.
-        supplements ([`Supplements`], *optional*): Preflight, augmented texts, pictures, other models.
+        supplements ([`Supplements`], *optional*): Preflight, augmented texts, tables, pictures, other models.
 
     Returns:
         `Path`: The file.
@@ -100,6 +120,7 @@ def write_report(
         verdicts=[(name, text) for name, item in compared for text in item.sentences if text not in notes],
         comparisons=[_comparison_view(name, item) for name, item in compared],
         calibration=None if supplements.calibration is None else _calibration_view(supplements.calibration),
+        tables=supplements.tables,
         curves=learning_curves(history),
         preflight=supplements.preflight,
         augmented=[(shown_text(before)[0], shown_text(after)[0]) for before, after in supplements.augmented],

@@ -194,8 +194,8 @@ def check_same_runs(scores: dict[str, Scores]) -> None:
             )
 
 
-def score_table(pairs: Sequence[ScorePair]) -> str:
-    """A row a pair for the console."""
+def score_rows(pairs: Sequence[ScorePair]) -> list[list[str]]:
+    """Headings, and the cells of a row a pair."""
     corrected = any(pair.p_holm is not None for pair in pairs)
     rows = [["model", "baseline", "over", f"{pairs[0].metric} +/-", "95 % interval", "t", "p"]]
     rows[0] += ["Holm"] if corrected else []
@@ -205,7 +205,12 @@ def score_table(pairs: Sequence[ScorePair]) -> str:
         cells = [pair.model, pair.baseline, f"{pair.runs} {pair.over}", signed(test.value), interval]
         cells += [f"{test.t:.3f}", p_value(test.p)]
         rows.append([*cells, *([p_value(pair.p_holm)] if corrected else [])])
-    return aligned(rows, names=3)
+    return rows
+
+
+def score_table(pairs: Sequence[ScorePair]) -> str:
+    """A row a pair for the console."""
+    return aligned(score_rows(pairs), names=3)
 
 
 # ---- Inside ----

@@ -9,10 +9,11 @@ import numpy as np
 from hf_ext.data.preflight import PreflightReport
 from hf_ext.evaluation.averages import MAIN_METRICS
 from hf_ext.evaluation.comparison import all_metrics
-from hf_ext.evaluation.over_folds import draw_folds, folds_table, summarize_folds
+from hf_ext.evaluation.over_folds import FoldSummary, draw_folds, folds_table, summarize_folds
 from hf_ext.evaluation.predictions import Predictions
-from hf_ext.evaluation.report import Image, Supplements
+from hf_ext.evaluation.report import Image, Supplements, Table
 from hf_ext.evaluation.significance import metric_intervals
+from hf_ext.evaluation.tables import METRIC_TITLES, format_number, main_metrics
 from hf_ext.experiments.cross_validation import CrossValidation, read_fold
 from hf_ext.results import write_results
 from hf_ext.run_record import RunRecord, write_json
@@ -90,7 +91,11 @@ def write_kfold(
     picture = output_dir / "kfold.png"
     about = draw_folds(picture, measured, metric, summary)
     of_first = [f"The first fold: {note}" for note in folds[0]["notes"]]
-    shown = Supplements([Image("Folds", picture, about)], preflight=findings.as_dict() if findings else None)
+    shown = Supplements(
+        tables=[_report_table(measured, summary)],
+        images=[Image("Folds", picture, about)],
+        preflight=findings.as_dict() if findings else None,
+    )
     print(f"\nOver {len(folds)} folds:\n{folds_table(summary)}\n\nEvery row by a model that did not see it:")
     record.add(folds={"mean": results["mean"], "std": results["std"], "ci95": results["ci95"]})
     write_results(
@@ -109,6 +114,27 @@ def write_kfold(
 
 
 # ---- Inside ----
+
+
+def _report_table(folds: list[dict[str, Any]], summary: FoldSummary) -> Table:
+    """The main metrics of each fold, and over all of them."""
+    names = main_metrics(summary.mean)
+    columns = [("Fold", ""), ("Rows trained", "number"), ("Rows tested", "number")]
+    columns += [*((METRIC_TITLES.get(name, name), "number") for name in names), ("Seconds", "number")]
+    rows = [
+        [
+            f"{fold['fold']} of seed {fold['seed']}, repeat {fold['repeat']}",
+            *(f"{fold[key]:,}" for key in ("train_rows", "test_rows")),
+            *(format_number(fold["metrics"][name]) for name in names),
+            f"{fold['seconds']:.1f}",
+        ]
+        for fold in folds
+    ]
+    for title, values in (("Mean", summary.mean), ("Standard deviation", summary.std)):
+        rows.append([title, "", "", *(format_number(values[name]) for name in names), ""])
+    bounds = [" to ".join(map(format_number, summary.ci95[name])) for name in names]
+    rows.append(["95 % interval of the mean", "", "", *bounds, ""])
+    return Table("Folds", f"The test rows of each of {len(folds)} folds", columns, rows)
 
 
 def _jsonable(values):

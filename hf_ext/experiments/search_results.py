@@ -4,8 +4,8 @@ import warnings
 from typing import Any
 
 from hf_ext.errors import ConfigurationError
-from hf_ext.evaluation.report import Image, Supplements, write_report
-from hf_ext.evaluation.tables import aligned, format_number
+from hf_ext.evaluation.report import Image, Supplements, Table, write_report
+from hf_ext.evaluation.tables import METRIC_TITLES, aligned, format_number
 from hf_ext.experiments.search import Search
 from hf_ext.experiments.search_queue import TrialQueue
 from hf_ext.experiments.shared_storage import readable_storage, without_password
@@ -83,15 +83,9 @@ def trials_table(results: dict[str, Any]) -> str:
     Returns:
         `str`: A header and a row a trial, the best first; without a final newline.
     """
-    sign = -1 if results["greater_is_better"] else 1
-    complete = [trial for trial in results["trials"] if trial["state"] == "complete"]
-    best = sorted(complete, key=lambda trial: (sign * trial["value"], trial["trial"]))[:SHOWN_TRIALS]
     names = list(results["space"])
-    rows = [("trial", results["metric"], *names, "seconds")]
-    for trial in best:
-        shown = (_cell(trial["parameters"][name]) for name in names)
-        rows.append((str(trial["trial"]), format_number(trial["value"]), *shown, f"{trial['seconds']:.1f}"))
-    return aligned(rows)
+    best = [trial for trial in _best_first(results) if trial["state"] == "complete"][:SHOWN_TRIALS]
+    return aligned([("trial", results["metric"], *names, "seconds"), *(_trial_cells(trial, names) for trial in best)])
 
 
 def write_search(search: Search, queue: TrialQueue, record: RunRecord, notes: list[str]) -> dict[str, Any]:
@@ -134,7 +128,7 @@ def write_search(search: Search, queue: TrialQueue, record: RunRecord, notes: li
         history=[],
         run=record.as_dict(),
         notes=[*said, *notes],
-        supplements=Supplements(images),
+        supplements=Supplements(tables=[_report_table(results)], images=images),
     )
     record.write(search.output_dir)
     print(f"\n{trials_table(results)}\n")
@@ -229,6 +223,36 @@ def _trial_view(slot: int, attempts: list[Any]) -> dict[str, Any]:
         "evaluation_losses": {str(step): abs(loss) for step, loss in trial.intermediate_values.items()},
         "attempts": len(attempts),
     }
+
+
+def _best_first(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """The complete trials by their value, then the others; equal ones in the order of their numbers."""
+    sign = -1 if results["greater_is_better"] else 1
+
+    def place(trial: dict[str, Any]) -> tuple[bool, float, int]:
+        return trial["value"] is None, sign * (trial["value"] or 0.0), trial["trial"]
+
+    return sorted(results["trials"], key=place)
+
+
+def _trial_cells(trial: dict[str, Any], names: list[str]) -> list[str]:
+    """Number, value, parameters and seconds; empty where a trial that did not end has none."""
+    value = "" if trial["value"] is None else format_number(trial["value"])
+    parameters = [_cell(trial["parameters"][name]) if name in trial["parameters"] else "" for name in names]
+    seconds = "" if trial["seconds"] is None else f"{trial['seconds']:.1f}"
+    return [str(trial["trial"]), value, *parameters, seconds]
+
+
+def _report_table(results: dict[str, Any]) -> Table:
+    """All trials, with what became of each."""
+    names = list(results["space"])
+    columns = [("Trial", ""), (METRIC_TITLES.get(results["metric"], results["metric"]), "number")]
+    columns += [*((name, "") for name in names), ("Seconds", "number"), ("State", "")]
+    rows = [
+        [*_trial_cells(trial, names), ": ".join(filter(None, (trial["state"], trial["reason"])))]
+        for trial in _best_first(results)
+    ]
+    return Table("Trials", "All trials, the best first: the metric is that of validation", columns, rows)
 
 
 def _counts(trials: list[dict[str, Any]]) -> dict[str, int]:

@@ -10,6 +10,7 @@ from hf_ext import Supplements, results_table, write_report
 from hf_ext.evaluation.comparison import compare_models
 from hf_ext.evaluation.figures import speed_plot
 from hf_ext.evaluation.predictions import Predictions
+from hf_ext.evaluation.report import Table
 from hf_ext.evaluation.run_cost import cost_table
 from hf_ext.evaluation.split_views import hardest_rows
 
@@ -331,6 +332,20 @@ def test_several_comparisons_of_every_kind_share_a_page(tmp_path):
     assert len(outline.ids) == len(set(outline.ids))
     assert sum(part == "All metrics of values" for part in outline.text) == 1
     assert "Subset accuracy" in outline.text and "Pearson correlation" in outline.text
+
+
+def test_runs_side_by_side(tmp_path):
+    columns = [("Trial", ""), ("Accuracy", "number")]
+    tables = [
+        Table("Trials", "All of them", columns, [["1", "0.9100"], ["2", SCRIPT]]),
+        Table("Many", "More than fit", columns, [[str(row), "0.5"] for row in range(21)]),
+    ]
+    page = render(tmp_path / "report.html", {}, supplements=Supplements(tables=tables))
+    outline = Outline(page)
+    assert '<a href="#table-1">Trials</a>' in page and '<section id="table-2"' in page and "<script" not in page
+    assert '<th scope="row">1</th><td class="number">0.9100</td>' in page
+    assert [kind in page for kind in ('class="scroll"', 'class="scroll tall"')] == [True, True]
+    assert SCRIPT in outline.text and len(outline.ids) == len(set(outline.ids))
 
 
 def test_speeds_are_drawn_only_where_they_were_measured():

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -412,6 +413,10 @@ def test_files_of_a_search(make, capsys):
     report = (search.output_dir / "report.html").read_text()
     assert report.count("data:image/png;base64,") == 3
     assert "Of 6 trials (6 complete), trial" in report and "A note." in report
+    listed = report[report.index('<section id="table-1"') :].split("</section>")[0]
+    assert listed.count('<td class="">complete</td>') == 6
+    values = [float(value) for value in re.findall(r'</th><td class="number">([0-9.]+)</td>', listed)]
+    assert len(values) == 6 and values == sorted(values, reverse=True) and values[0] == 0.99
     shown = capsys.readouterr().out
     assert "Trial 1 of 6: accuracy" in shown
     lines = shown[shown.index("trial  accuracy") :].splitlines()

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import runpy
 import signal
 import socket
@@ -179,6 +180,15 @@ def test_no_model_stays_and_the_report_is_whole(whole):
     assert left >= {"run.json", "training.log", "kfold.png", "report.html", "kfold_results.json"}
     report = (folder / "report.html").read_text()
     assert "Accuracy of each of 10 folds" in report and "data:image/png;base64," in report
+    results = json.loads((folder / "kfold_results.json").read_text())
+    for fold in results["folds"]:
+        name = f"{fold['fold']} of seed {fold['seed']}, repeat {fold['repeat']}"
+        shown = re.search(rf'<th scope="row">{name}</th>(.*?)</tr>', report)[1]
+        assert f">{fold['metrics']['accuracy']:.4f}<" in shown and f">{fold['test_rows']:,}<" in shown
+    low, high = results["ci95"]["accuracy"]
+    assert (
+        f"{low:.4f} to {high:.4f}" in report and f'<td class="number">{results["std"]["accuracy"]:.4f}</td>' in report
+    )
     record = read(folder / "run.json")
     assert record["arguments"]["kfold"]["num_folds"] == 10 and record["folds"]["mean"]["accuracy"] > 0
     log = (folder / "training.log").read_text()

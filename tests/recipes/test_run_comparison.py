@@ -132,7 +132,9 @@ def test_scores_alone_and_beside_predictions(run_comparison, files, tmp_path, ca
     found = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert set(found) == {"scores", "margin", "files", "notes"}
     assert found["scores"][0]["over"] == "folds" and found["scores"][0]["sentence"] in capsys.readouterr().out
-    assert found["scores"][0]["sentence"] in (tmp_path / "out" / "report.html").read_text()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert found["scores"][0]["sentence"] in page
+    assert "Over folds</h2>" in page and f">{found['scores'][0]['tests']['accuracy']['t']:.3f}</td>" in page
     run_comparison(["--predictions", *files, "--scores", *scores, "--output_dir", str(tmp_path / "both")])
     found = json.loads((tmp_path / "both" / "comparison.json").read_text())
     assert set(found["files"]["a"]) == {"predictions", "scores"} and found["pairs"] and found["scores"]
