@@ -22,7 +22,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-
 from transformers import DataCollatorWithPadding, set_seed
 
 from hf_ext import (
