@@ -137,6 +137,7 @@ LAYERS = {
     "experiments.fold_workers": 4,
     "experiments.kfold_plan": 4,
     "experiments.kfold_results": 4,
+    "experiments.one_of_many": 4,
     "experiments.lr_range": 4,
     "experiments.restoring": 4,
     "experiments.lr_loop": 4,

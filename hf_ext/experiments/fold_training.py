@@ -3,21 +3,16 @@
 import copy
 import dataclasses
 import gc
-import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 from accelerate import PartialState
 from transformers import PreTrainedTokenizerBase, PrinterCallback
 from transformers.trainer_utils import SaveStrategy
-from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
 from hf_ext.checks import check_watched_metrics
 from hf_ext.data.difficulty import TRAINED_SCORERS
@@ -27,6 +22,7 @@ from hf_ext.evaluation.compute_metrics import build_compute_metrics
 from hf_ext.experiments.before_distillation import begin_training
 from hf_ext.experiments.classification_run import assemble_training, build_classifier
 from hf_ext.experiments.cross_validation import PROBABILITIES, RESULT, CrossValidation, fold_data
+from hf_ext.experiments.one_of_many import one_tracked_run, without_bars
 from hf_ext.preparation import quiet_arguments
 from hf_ext.results import predict_splits
 from hf_ext.run_record import training_log, write_json
@@ -76,7 +72,7 @@ def rehearse_fold(run: CrossValidation) -> PreTrainedTokenizerBase:
     data, settings = fold_data(run, 0), run.settings
     compute_metrics = build_compute_metrics(data.task.problem_type, settings["data"].metric_name)
     check_watched_metrics(settings["training"], compute_metrics, data, settings["early_stopping"].early_stopping_metric)
-    with tempfile.TemporaryDirectory() as folder, _without_bars():
+    with tempfile.TemporaryDirectory() as folder, without_bars():
         own = fold_settings(settings, run.folds[0], Path(folder))
         evaluates = own["training"].eval_strategy
         own["training"] = quiet_arguments(own["training"], folder)
@@ -113,7 +109,7 @@ def train_fold(run: CrossValidation, number: int, folder: Path) -> None:
     PartialState().wait_for_everyone()
     group = run.settings["training"].run_name or run.output_dir.name
     try:
-        with training_log(folder, main), _one_tracked_run(run.settings["training"].report_to, group), _without_bars():
+        with training_log(folder, main), one_tracked_run(run.settings["training"].report_to, group), without_bars():
             result = _train_and_test(run, number, folder)
     except UsageError as error:
         raise type(error)(f"{fold.name}: {error}") from error
@@ -169,36 +165,3 @@ def _train_and_test(run: CrossValidation, number: int, folder: Path) -> dict[str
 def _jsonable(metrics: dict[str, float]) -> dict[str, float | None]:
     """JSON has no NaN."""
     return {name: float(value) if np.isfinite(value) else None for name, value in metrics.items()}
-
-
-@contextmanager
-def _one_tracked_run(trackers: list[str], group: str) -> Iterator[None]:
-    """A run of Weights & Biases for one fold, in the group of all; its callback would go on with an active one."""
-    if "wandb" not in trackers:
-        yield
-        return
-    import wandb
-
-    given = os.environ.get("WANDB_RUN_GROUP")
-    os.environ["WANDB_RUN_GROUP"] = given or group
-    try:
-        yield
-    finally:
-        wandb.finish()
-        if given is None:
-            del os.environ["WANDB_RUN_GROUP"]
-
-
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    """Without a progress bar for each mapping of rows and each checkpoint."""
-    of_rows, of_models = not datasets.are_progress_bars_disabled(), is_progress_bar_enabled()
-    datasets.disable_progress_bars()
-    disable_progress_bar()
-    try:
-        yield
-    finally:
-        if of_rows:
-            datasets.enable_progress_bars()
-        if of_models:
-            enable_progress_bar()

@@ -5,14 +5,12 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import torch
 from tqdm.auto import tqdm
@@ -26,6 +24,7 @@ from hf_ext.evaluation.tables import format_number
 from hf_ext.experiments.before_distillation import begin_training
 from hf_ext.experiments.classification_run import BuiltClassifier, assemble_training, build_classifier
 from hf_ext.experiments.cross_review import undisturbed
+from hf_ext.experiments.one_of_many import one_tracked_run, without_bars
 from hf_ext.experiments.search_arguments import TRIALS, SearchArguments
 from hf_ext.experiments.search_objective import TrainingPart, TrainOnce, evaluate_parts, failure_reason, use_folder
 from hf_ext.experiments.search_queue import TrialQueue, heartbeat
@@ -282,7 +281,9 @@ class Search:
         """
         hours, begun = self.arguments.timeout_hours, time.monotonic()
         bar = tqdm(total=self.size, disable=not show_progress, desc="trials")
-        with readable_storage(self.storage), _without_data_bars(), bar:
+        # The runs of all trials in one group.
+        tracked = one_tracked_run(self.values.get("report_to") or [], self.arguments.study_name)
+        with readable_storage(self.storage), without_bars(), tracked, bar:
             while hours is None or time.monotonic() - begun < 3600 * hours:
                 trial = queue.claim()
                 if trial is None:
@@ -353,18 +354,6 @@ class Search:
         name = self.values.get("run_name") or self.arguments.study_name
         settings["training"].run_name = f"{name}-trial-{number}"
         return settings
-
-
-@contextmanager
-def _without_data_bars() -> Iterator[None]:
-    """Without the bars that every tokenisation draws."""
-    shown = not datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if shown:
-            datasets.enable_progress_bars()
 
 
 def _short(value: Any) -> str:

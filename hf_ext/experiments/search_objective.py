@@ -20,6 +20,7 @@ from hf_ext.data.loading import TextData
 from hf_ext.errors import ConfigurationError, UsageError
 from hf_ext.experiments.classification_run import assemble_training, build_classifier
 from hf_ext.experiments.cross_review import undisturbed
+from hf_ext.experiments.one_of_many import one_tracked_run
 from hf_ext.run_record import plain_arguments
 
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
@@ -174,9 +175,8 @@ def train_classifier(
     """
     training_args = settings["training"]
     use_folder(training_args, folder)
-    trackers = training_args.report_to
     try:
-        with undisturbed():
+        with undisturbed(), one_tracked_run(training_args.report_to, training_args.run_name):
             built = build_classifier(settings, data)
             training = assemble_training(
                 settings, built, compute_metrics, plain_arguments(settings), more_callbacks=callbacks
@@ -190,7 +190,6 @@ def train_classifier(
             finally:
                 trainer.accelerator.free_memory()
     finally:
-        end_tracking(trackers)
         remove_checkpoints(folder)
     logits = output.predictions[0] if isinstance(output.predictions, tuple) else output.predictions
     if not np.isfinite(logits).all():
@@ -216,14 +215,6 @@ def remove_checkpoints(folder: Path) -> None:
         shutil.rmtree(checkpoint)
     with suppress(OSError):
         folder.rmdir()
-
-
-def end_tracking(report_to: Sequence[str]) -> None:
-    """End a run of Weights & Biases: its callback would go on with it in the next training."""
-    if "wandb" in report_to:
-        import wandb
-
-        wandb.finish()
 
 
 def failure_reason(error: BaseException) -> str | None:

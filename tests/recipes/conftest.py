@@ -1,6 +1,9 @@
 import importlib.util
 import json
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,33 @@ def load_recipe(name):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+# Notes each run that begins, and that the one before has ended.
+TRACKED = """
+import runpy, sys
+import wandb
+plain = wandb.init
+def init(*args, **kwargs):
+    assert wandb.run is None, "the run before goes on"
+    run = plain(*args, **kwargs)
+    print("BEGUN", run.name, run.group, run.id)
+    return run
+wandb.init = init
+runpy.run_path(sys.argv[1])["main"](sys.argv[2:])
+assert wandb.run is None
+"""
+
+
+def tracked_runs(recipe, flags, folder):
+    """Name and group of the offline runs of Weights & Biases that a recipe makes, which all differ, in a process."""
+    words = [sys.executable, "-c", TRACKED, str(recipe), *flags, "--report_to", "wandb"]
+    offline = {"WANDB_MODE": "offline", "WANDB_DIR": str(folder), "WANDB_SILENT": "true"}
+    done = subprocess.run(words, env={**os.environ, **offline}, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    begun = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("BEGUN")]
+    assert len({run for *_, run in begun}) == len(begun)
+    return [(name, group) for name, group, _ in begun]
 
 
 @pytest.fixture(scope="session")

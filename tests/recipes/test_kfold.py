@@ -36,7 +36,7 @@ from hf_ext import (
 from hf_ext.experiments.cross_validation import fold_data
 from hf_ext.experiments.fold_workers import share_of_machine
 
-from .conftest import load_recipe, make_rows
+from .conftest import load_recipe, make_rows, tracked_runs
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "run_kfold.py"
 INTERRUPTED = Path(__file__).with_name("interrupted_kfold.py")
@@ -523,30 +523,9 @@ def test_a_tracked_run_for_each_fold(main, rows, tmp_path):
 
 
 def test_one_group_of_weights_and_biases(rows, tmp_path):
-    pytest.importorskip("wandb")
     flags = [*CNN, *FAST, "--train_file", str(rows), "--num_folds", "2", "--output_dir", str(tmp_path / "out")]
-    script = (
-        "import runpy, sys\nimport wandb\nplain = wandb.init\n"
-        "def init(*args, **kwargs):\n"
-        "    assert wandb.run is None, 'the run of the fold before goes on'\n"
-        "    run = plain(*args, **kwargs)\n"
-        "    print('BEGUN', run.name, run.group, run.id)\n"
-        "    return run\n"
-        "wandb.init = init\n"
-        "main = runpy.run_path(sys.argv[1])['main']\n"
-        "main(sys.argv[2:])\n"
-        "assert wandb.run is None\n"
-    )
-    words = [sys.executable, "-c", script, str(RECIPE), *flags, "--report_to", "wandb", "--run_name", "mine"]
-    offline = {"WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path), "WANDB_SILENT": "true"}
-    done = subprocess.run(words, env={**os.environ, **offline}, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    begun = [line.split() for line in done.stdout.splitlines() if line.startswith("BEGUN")]
-    assert [(name, group) for _, name, group, _ in begun] == [
-        ("mine-seed42_repeat0_fold0", "mine"),
-        ("mine-seed42_repeat0_fold1", "mine"),
-    ]
-    assert len({run for *_, run in begun}) == 2
+    begun = tracked_runs(RECIPE, [*flags, "--run_name", "mine"], tmp_path)
+    assert begun == [("mine-seed42_repeat0_fold0", "mine"), ("mine-seed42_repeat0_fold1", "mine")]
 
 
 # ---- Bad input ----

@@ -7,13 +7,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from hf_ext import UsageError
 
-from .conftest import load_recipe, make_rows
+from .conftest import load_recipe, make_rows, tracked_runs
 
 ROOT = Path(__file__).parents[2]
 INTERRUPTED = Path(__file__).with_name("interrupted_search.py")
@@ -119,23 +118,6 @@ def test_folds_and_pruning(main, flags):
     results = results_of(flags)
     assert list(results["best"]["values"]) == ["fold 1, seed 42", "fold 2, seed 42"]
     assert list(results["best"]["evaluation_losses"]) == ["1", "2"]
-
-
-def test_wandb_runs_end_with_their_trial(main, flags, monkeypatch):
-    """Weights & Biases itself is no part of the tests: its callback and its end are noted in place of it."""
-    from transformers import TrainerCallback
-    from transformers.integrations import INTEGRATION_TO_CALLBACK
-
-    noted = []
-
-    class Noting(TrainerCallback):
-        def on_train_begin(self, args, state, control, **kwargs):
-            noted.append(args.run_name)
-
-    monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "wandb", Noting)
-    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(finish=lambda: noted.append("finish")))
-    main([*flags[:-2], "--num_trials", "2", "--report_to", "wandb", *flags[-2:]])
-    assert noted == ["search-trial-1", "finish", "search-trial-2", "finish"]
 
 
 def test_a_training_that_diverges_is_a_failed_trial(main, flags, tmp_path):
@@ -270,3 +252,10 @@ def test_help_has_the_group():
         [sys.executable, str(ROOT / "recipes/run_search.py"), "--help"], capture_output=True, text=True, check=True
     ).stdout
     assert "\nsearch:\n" in shown and "--search_space" in shown
+
+
+def test_one_group_of_weights_and_biases(flags, tmp_path):
+    (tmp_path / "space.json").write_text(json.dumps({"learning_rates": [1e-3, 3e-2]}))
+    own = ["--study_name", "mine", "--search_seeds", "1", "2"]
+    begun = tracked_runs(ROOT / "recipes" / "run_search.py", [*own, *flags], tmp_path)
+    assert begun == [(f"mine-trial-{trial}", "mine") for trial in (1, 1, 2, 2)]
