@@ -5,7 +5,8 @@
 
 Shows every file with its size, and what is left out and why. Refuses a folder with a secret, a text of the data,
 pickled weights or more than --max_gigabytes, naming file and line; then nothing is sent. The token is that of
-`hf auth login`, of HF_TOKEN or --hub_token. run_classification.py --push_to_hub true --hub_model_id me/cnn does so at its end.
+`hf auth login`, of HF_TOKEN or --hub_token. A run does the same at its end: run_classification.py --push_to_hub true
+--hub_model_id me/cnn.
 """
 
 import sys
