@@ -189,8 +189,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _validate(self, body):
         content = json.loads(body)["content"]
-        assert content.startswith("---\n")
-        return self._send({"errors": [], "warnings": []})
+        missing = [] if content.startswith("---\n") else [{"message": "empty or missing yaml metadata in repo card"}]
+        return self._send({"errors": [], "warnings": missing})
 
     def _info(self, name, revision, body):
         repository = self._repository(name)
