@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
@@ -34,6 +35,7 @@ def on_hub(hub, folder, *words, **environment):
         "HF_HUB_DISABLE_XET": "1",
         "HF_HOME": str(folder / "home"),
         "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(__file__).parents[1]),
         **environment,
     }
     command = [sys.executable, *map(str, words)]
