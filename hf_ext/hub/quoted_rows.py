@@ -11,6 +11,8 @@ from typing import Any
 SHORTEST = 24
 # Windows of this many characters are looked up before texts are compared.
 WINDOW = 16
+# Characters that most often hold the words of a window: the rest of a row is read only if that is quoted.
+HEAD = 64
 # Of how many quoted rows the place is told.
 MAX_FOUND = 5
 
@@ -46,6 +48,10 @@ class QuotedRows:
         found = 0
         for row in rows:
             for text in (row,) if isinstance(row, str) else row:
+                head = _fold(text[:HEAD])
+                # Only the last word of the head may be cut in two.
+                if len(head) > 2 * WINDOW and head[:WINDOW] not in self._windows:
+                    continue
                 folded = _fold(text)
                 if len(folded) < SHORTEST or folded[:WINDOW] not in self._windows:
                     continue

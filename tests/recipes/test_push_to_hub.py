@@ -8,7 +8,14 @@ import pytest
 from huggingface_hub import constants
 from transformers import AutoModelForSequenceClassification
 
-from hf_ext import ConfigurationError, KFoldArguments, PushError, RunRecord
+from hf_ext import (
+    ConfigurationError,
+    KFoldArguments,
+    PushError,
+    RunRecord,
+    complete_kfold_values,
+    complete_multitask_values,
+)
 
 from ..hub_fixtures import hub, on_hub
 from ..hub_server import TOKEN
@@ -193,8 +200,31 @@ def test_bad_input(push_to_hub, flags, message):
         push_to_hub(flags)
 
 
+def test_a_distilled_model_is_pushed_without_teacher_and_control(hub, trained, tmp_path):
+    files = ["--train_file", str(tmp_path / "train.json"), "--test_file", str(tmp_path / "test.json")]
+    load_recipe("run_distillation").main(
+        [
+            *(*CNN, *FAST, *files, "--teacher_name_or_path", str(trained), "--output_dir", str(tmp_path / "student")),
+            *("--push_to_hub", "true", "--hub_model_id", "me/student", "--teacher_cache_dir", str(tmp_path / "kept")),
+        ]
+    )
+    repository = hub.repositories["me/student"]
+    assert repository.messages == ["initial commit", "Push a model"]
+    assert set(repository.head[1]) == MODEL - {"calibration.json"} | {".gitattributes"}
+    assert repository.head[1]["model.safetensors"] == (tmp_path / "student" / "model.safetensors").read_bytes()
+
+
+def test_several_tasks_are_several_models():
+    values = {"model_type": "textcnn", "tasks": {"one": {}, "two": {}}, "push_to_hub": True}
+    with pytest.raises(ConfigurationError, match=r"several tasks are several models.*--model_dir <output_dir>/tasks"):
+        complete_multitask_values(values)
+
+
 def test_passwords_of_storages_are_not_recorded():
     storage = "postgresql://me:s3cret@db/folds"
+    with pytest.raises(ConfigurationError) as error:
+        complete_kfold_values({"model_type": "textcnn", "storage": storage, "overwrite": True})
+    assert "storage=postgresql://me:***@db/folds" in str(error.value)
     record = RunRecord(["--storage", storage, f"--hub_token={TOKEN}"], {"kfold": KFoldArguments(storage=storage)})
     assert record.facts["arguments"]["kfold"]["storage"] == "postgresql://me:***@db/folds"
     assert record.facts["command"][1:] == ["--storage", "postgresql://me:***@db/folds", "--hub_token=<hidden>"]
