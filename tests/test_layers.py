@@ -81,6 +81,7 @@ LAYERS = {
     "models.modeling_textcnn": 1,
     "models.freezing": 1,
     "models.word_tokenizer": 1,
+    "models.sentence_convolution": 1,
     "models.building": 1,
     "models.calibrated": 1,
     "models.calibrated_pipeline": 1,
