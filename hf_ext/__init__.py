@@ -161,6 +161,13 @@ from hf_ext.experiments.search_space import SearchSpace, read_search_space
 from hf_ext.experiments.shared_storage import open_storage, open_study, require_optuna, without_password
 from hf_ext.experiments.single_task_baselines import compare_tasks, rehearse_tasks, train_baselines
 from hf_ext.experiments.teacher_and_control import TeacherArguments
+from hf_ext.export.arguments import ExportArguments, complete_export_values
+from hf_ext.export.export_results import write_export
+from hf_ext.export.export_run import ExportResult, export_model, published_folder
+from hf_ext.export.exported_model import ExportedModel
+from hf_ext.export.graphs import export_onnx, export_torch
+from hf_ext.export.parity import Parity, compare_exports
+from hf_ext.export.quantization import Quantization, quantize_onnx
 from hf_ext.layers import freeze_parameters, layer_groups, unfreeze_parameters
 from hf_ext.losses import distillation_loss, hard_target_loss, hidden_state_loss, soft_target_loss
 from hf_ext.lr_schedules import get_cyclical_triangular_schedule, get_slanted_triangular_schedule
@@ -231,6 +238,9 @@ __all__ = [
     "DistillationTrainer",
     "EarlyStoppingArguments",
     "EarlyStoppingThresholdCallback",
+    "ExportArguments",
+    "ExportResult",
+    "ExportedModel",
     "ExtendedTrainer",
     "ExtendedTrainingArguments",
     "ExtensionCallback",
@@ -251,12 +261,14 @@ __all__ = [
     "MultiTaskTrainer",
     "NoUsableSlopeError",
     "OwnFolds",
+    "Parity",
     "Predictions",
     "PreflightArguments",
     "PreflightReport",
     "PreprocessingArguments",
     "PreprocessingRunArguments",
     "PruningCallback",
+    "Quantization",
     "RawDataArguments",
     "RecipeTrainingArguments",
     "RunArguments",
@@ -318,12 +330,14 @@ __all__ = [
     "check_watched_tasks",
     "clear_output_dir",
     "compare_distillation",
+    "compare_exports",
     "compare_files",
     "compare_models",
     "compare_speed",
     "compare_tasks",
     "complete_distillation_values",
     "complete_evaluation_values",
+    "complete_export_values",
     "complete_kfold_values",
     "complete_multitask_values",
     "complete_preprocessing_values",
@@ -342,7 +356,10 @@ __all__ = [
     "exact_duplicates",
     "exact_mcnemar",
     "expected_calibration_error",
+    "export_model",
+    "export_onnx",
     "export_tasks",
+    "export_torch",
     "find_calibration",
     "find_learning_rate",
     "fine_tune_teacher",
@@ -387,6 +404,8 @@ __all__ = [
     "predict_with",
     "preflight",
     "preprocess",
+    "published_folder",
+    "quantize_onnx",
     "read_predictions",
     "read_search_space",
     "read_unlabelled",
@@ -437,6 +456,7 @@ __all__ = [
     "without_password",
     "write_comparison",
     "write_distillation",
+    "write_export",
     "write_kfold",
     "write_model_card",
     "write_multitask",
