@@ -151,7 +151,12 @@ def main(argv: list[str]) -> None:
             calibration.save(output_dir)
         for note in said:
             print(f"Note: {note}")
-        shown = Supplements(images, built.samples, findings.as_dict() if findings else None, calibration=calibration)
+        shown = Supplements(
+            images=images,
+            augmented=built.samples,
+            preflight=findings.as_dict() if findings else None,
+            calibration=calibration,
+        )
         write_results(
             output_dir, title, predictions, metrics, history, record, notes, base, training_args.do_train, shown
         )

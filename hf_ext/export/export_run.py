@@ -31,7 +31,7 @@ from hf_ext.export.exported_model import ExportedModel
 from hf_ext.export.graphs import export_onnx, export_torch
 from hf_ext.export.parity import PYTORCH, Parity, check_flips, check_shapes, compare_exports
 from hf_ext.export.quantization import quantize_onnx
-from hf_ext.run_record import clear_output_dir
+from hf_ext.run_record import check_output_dir, clear_output_dir
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,8 @@ def published_folder(output_dir: Path, overwrite: bool) -> Iterator[Path]:
     work = Path(tempfile.mkdtemp(prefix=".export.", dir=existing))
     try:
         yield work
+        # Another run may have come first.
+        check_output_dir(str(output_dir), overwrite)
         if overwrite:
             clear_output_dir(output_dir)
         output_dir.mkdir(parents=True, exist_ok=True)

@@ -115,7 +115,7 @@ def export_onnx(
     return Path(folder) / ONNX_FILE
 
 
-def trace(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> torch.export.ExportedProgram:
+def trace(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> "torch.export.ExportedProgram":
     """
     The graph of a classifier in evaluation mode, from the tokenizer's outputs to the logits.
 

@@ -187,7 +187,7 @@ def check_flips(name: str, parity: Parity, allowed: float, source: str) -> None:
     more = f" and {len(parity.flips) - MAX_NAMED} more" if len(parity.flips) > MAX_NAMED else ""
     raise ConfigurationError(
         f"{name} is refused: {parity.sentence}, and max_flips is {allowed:g}. {source}, rows {', '.join(shown)}{more}. "
-        "Nothing is kept."
+        f"Nothing is kept. Leave {name} out, allow more with --max_flips, or for int8 take fewer --int8_ops."
     )
 
 

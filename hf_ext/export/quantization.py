@@ -40,7 +40,7 @@ class Quantization:
     def sentence(self) -> str:
         """Both in words."""
         alone = f"; left in float32: {_counted(self.float32)}" if self.float32 else ""
-        return f"int8: {_counted(self.int8)}{alone}"
+        return f"{_counted(self.int8)} in int8{alone}"
 
 
 def quantize_onnx(

@@ -5,7 +5,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from hf_ext import TextCNNConfig, TextCNNForSequenceClassification, build_word_tokenizer, export_onnx, export_torch
 
-WORDS = "good great fine lovely bad awful poor dull the film was a very plot actor scene and of".split()
+WORDS = ["good", "great", "fine", "lovely", "bad", "awful", "poor", "dull", "the", "film", "was", "very", "plot", "of"]
 LABELS = {"problem_type": "single_label_classification", "id2label": {0: "no", 1: "yes", 2: "maybe"}}
 
 
@@ -14,12 +14,12 @@ def words():
     return build_word_tokenizer([" ".join(WORDS)], model_max_length=20)
 
 
-def make_texts(count, seed=0):
+def texts_of(count, seed=0):
     generator = np.random.default_rng(seed)
     return [" ".join(generator.choice(WORDS, generator.integers(1, 15))) for _ in range(count)]
 
 
-def make_bert(words, **kwargs):
+def bert(words, **kwargs):
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
@@ -28,7 +28,7 @@ def make_bert(words, **kwargs):
     return BertForSequenceClassification._from_config(config, attn_implementation="eager").eval()
 
 
-def make_cnn(words, **kwargs):
+def cnn(words, **kwargs):
     torch.manual_seed(0)
     config = TextCNNConfig(vocab_size=len(words), embed_size=8, num_filters=4, **{**LABELS, **kwargs})
     model = TextCNNForSequenceClassification(config).eval()
@@ -36,14 +36,26 @@ def make_cnn(words, **kwargs):
     return model
 
 
-MODELS = {"bert": make_bert, "cnn": make_cnn}
+@pytest.fixture(scope="session")
+def make_texts():
+    return texts_of
+
+
+@pytest.fixture(scope="session")
+def make_bert():
+    return bert
+
+
+@pytest.fixture(scope="session")
+def make_cnn():
+    return cnn
 
 
 @pytest.fixture(scope="session")
 def exported(words, tmp_path_factory):
     """Model and its folders of ONNX and torch.export, by kind."""
     made = {}
-    for kind, make in MODELS.items():
+    for kind, make in (("bert", bert), ("cnn", cnn)):
         model, folder = make(words), tmp_path_factory.mktemp(kind)
         export_onnx(model, words, folder / "onnx")
         export_torch(model, words, folder / "torch_export")
