@@ -12,7 +12,7 @@ from hf_ext.errors import ConfigurationError
 
 ONNX, ONNX_INT8, TORCH_EXPORT = "onnx", "onnx_int8", "torch_export"
 # Format -> the share of answers that may change by default. One text in a thousand leaves room for a tie.
-FORMATS = {ONNX: 0.001, ONNX_INT8: 0.02, TORCH_EXPORT: 0.001}
+FORMATS = {ONNX: 0.001, ONNX_INT8: 0.03, TORCH_EXPORT: 0.001}
 PACKAGES = {ONNX: ("onnx", "onnxscript", "onnxruntime"), TORCH_EXPORT: ()}
 PACKAGES[ONNX_INT8] = PACKAGES[ONNX]
 # ONNX operators that ONNX Runtime has dynamic int8 forms of, and that classifiers have. Gemm becomes MatMul.

@@ -25,6 +25,13 @@ from hf_ext.results import task_of_config
 Texts = Sequence[str] | Sequence[tuple[str, str]]
 Inputs = dict[str, np.ndarray]
 BATCH = 32
+# How ONNX Runtime speaks of an operator that it has no kernel for, does not know, or finds misused.
+UNRUNNABLE = (
+    r"implementation for (?P<operator>\w+)\(\d+\) node with name '(?P<node>[^']*)'",
+    r'In Node, \("(?P<node>[^"]*)", (?P<operator>\w+),',
+    r"operator \((?P<operator>\w+)\) in node \((?P<node>[^)]*)\)",
+    r"error: (?P<operator>[\w:.]+)\(-?\d+\) is not a registered",
+)
 
 
 class ExportedModel:
@@ -188,12 +195,8 @@ def open_session(path: Path, threads: int | None = None):
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except (states.NotImplemented, states.InvalidGraph, states.Fail) as error:
-        found = re.search(r"(?:implementation for|operator \(|Op \(|No Op registered for) ?(\w+)", str(error))
-        node = re.search(r"[Nn]ode:? ?(?:with name |\()?['\(]?([\w./:]+)", str(error))
-        named = f"the operator {found[1]}" if found else "an operator"
-        where = f" (node {node[1]})" if node else ""
         raise ConfigurationError(
-            f"ONNX Runtime {onnxruntime.__version__} cannot run {named}{where} of {path}: {error}. Leave that operator "
+            f"ONNX Runtime {onnxruntime.__version__} cannot run {_operator(str(error))} of {path}: {error}. Leave it "
             "out of --int8_ops, choose another --opset, or a newer onnxruntime."
         ) from error
     except (states.InvalidProtobuf, states.NoSuchFile, states.RuntimeException) as error:
@@ -201,6 +204,16 @@ def open_session(path: Path, threads: int | None = None):
 
 
 # ---- Inside ----
+
+
+def _operator(message: str) -> str:
+    """The operator and the node that the runtime complains of."""
+    for pattern in UNRUNNABLE:
+        found = re.search(pattern, message)
+        if found:
+            names = found.groupdict()
+            return f"the operator {names['operator']}" + (f" (node {names['node']})" if names.get("node") else "")
+    return "an operator"
 
 
 def _open_onnx(path: Path, threads: int | None) -> tuple[Callable[[Inputs], np.ndarray], list[str]]:
@@ -232,7 +245,7 @@ def _refuse_pickles(path: Path) -> None:
     except (zipfile.BadZipFile, OSError) as error:
         raise DataError(f"{path} is no whole program of torch.export: {error}. Export it anew.") from None
     if not any(name.endswith("models/model.json") for name in contents):
-        raise DataError(f"{path} holds no models/model.json, so it is no program of torch.export. Export it anew.")
+        raise DataError(f"{path} is no whole program of torch.export: it has no models/model.json. Export it anew.")
     for name, content in contents.items():
         if "/aotinductor/" in name or (name.endswith("_config.json") and re.search(rb'"use_pickle":\s*true', content)):
             _refuse(path, name)

@@ -22,7 +22,7 @@ def texts_of(count, seed=0):
 def bert(words, **kwargs):
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
         max_position_embeddings=24, initializer_range=0.5, **{**LABELS, **kwargs},
     )  # fmt: skip
     return BertForSequenceClassification._from_config(config, attn_implementation="eager").eval()
