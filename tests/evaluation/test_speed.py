@@ -125,7 +125,7 @@ def test_a_function_from_texts_to_logits_beside_a_model(words):
         time.sleep(0.04)
         return np.zeros((len(texts), 2))
 
-    models = {"model": (cnn(words), words), "function": logits}
+    models = {"fast": lambda texts: np.zeros((len(texts), 2)), "function": logits, "model": (cnn(words), words)}
     found = compare_speed(models, TEXTS, max_length=12, batch_size=150, rounds=3, latency_texts=10)
     assert [TEXTS[:150], TEXTS[150:]] in [given[place : place + 2] for place in range(len(given))]
     assert found["function"]["p50_ms"] >= 40 and found["function"]["speed_up"] < 1
