@@ -13,6 +13,7 @@ from hf_ext.experiments.kfold_arguments import KFoldArguments
 from hf_ext.experiments.lr_finder import LRFinderArguments
 from hf_ext.experiments.search_arguments import SearchArguments
 from hf_ext.experiments.teacher_and_control import TeacherArguments
+from hf_ext.export.arguments import ExportArguments
 from hf_ext.models.building import TextCNNArguments
 from hf_ext.trainers.class_loss import LossArguments
 from hf_ext.trainers.distillation_arguments import DistillationArguments
@@ -51,4 +52,5 @@ ALL_SETTINGS = {
     **KFOLD_SETTINGS,
     **SEARCH_SETTINGS,
     "preprocessing": PreprocessingArguments,
+    "export": ExportArguments,
 }
