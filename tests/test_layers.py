@@ -181,10 +181,8 @@ LAYERS = {
     "assembly": 4,
 }
 # Packages that only hold their modules.
-EMPTY = {"data", "evaluation", "experiments", "hub"}
+EMPTY = {"data", "evaluation", "experiments", "export", "hub"}
 RECIPES = sorted((ROOT / "recipes").glob("*.py"))
-EMPTY = {"data", "evaluation", "experiments", "export"}
-RECIPES = sorted((ROOT / "recipes").glob("run_*.py"))
 
 
 def module_name(path: Path) -> str:
