@@ -79,7 +79,7 @@ def test_exactly_what_belongs_to_the_model(cnn):
     assert plan.left_out == {f"{name}/" if (cnn / name).is_dir() else name: why for name, why in left.items()}
     table = plan.table()
     assert re.search(rf"^model.safetensors +{plan.files['model.safetensors']:,}$", table, re.MULTILINE)
-    assert re.search(rf"^9 files +{sum(plan.files.values()):,}$", table, re.MULTILINE)
+    assert re.search(rf"^10 files +{sum(plan.files.values()):,}$", table, re.MULTILINE)
     assert re.search(r"^\.env +hidden$", table, re.MULTILINE)
 
 
