@@ -22,12 +22,15 @@ from hf_ext.callbacks import (
     DiscriminativeLearningRateCallback,
     EarlyStoppingThresholdCallback,
     ExtensionCallback,
+    GradientMonitorCallback,
     GradualUnfreezingCallback,
     PruningCallback,
+    TrainingHintsCallback,
 )
 from hf_ext.callbacks.curriculum import CurriculumArguments
 from hf_ext.callbacks.early_stopping import EarlyStoppingArguments
 from hf_ext.callbacks.learning_rates import LearningRateArguments
+from hf_ext.callbacks.monitors import MonitorArguments, training_hints
 from hf_ext.callbacks.unfreezing import UnfreezingArguments
 from hf_ext.checks import (
     check_same_run,
@@ -161,6 +164,7 @@ from hf_ext.experiments.search_space import SearchSpace, read_search_space
 from hf_ext.experiments.shared_storage import open_storage, open_study, require_optuna, without_password
 from hf_ext.experiments.single_task_baselines import compare_tasks, rehearse_tasks, train_baselines
 from hf_ext.experiments.teacher_and_control import TeacherArguments
+from hf_ext.inspection import gradient_facts, gradient_norms, gradient_table, model_summary, parameter_counts
 from hf_ext.layers import freeze_parameters, layer_groups, unfreeze_parameters
 from hf_ext.losses import distillation_loss, hard_target_loss, hidden_state_loss, soft_target_loss
 from hf_ext.lr_schedules import get_cyclical_triangular_schedule, get_slanted_triangular_schedule
@@ -236,6 +240,7 @@ __all__ = [
     "ExtensionCallback",
     "Fold",
     "FoldSummary",
+    "GradientMonitorCallback",
     "GradualUnfreezingCallback",
     "KFoldArguments",
     "LRFinder",
@@ -245,11 +250,14 @@ __all__ = [
     "LengthGroupedSampler",
     "LossArguments",
     "ModelArguments",
+    "MonitorArguments",
     "MultiTaskArguments",
     "MultiTaskConfig",
     "MultiTaskModel",
     "MultiTaskTrainer",
     "NoUsableSlopeError",
+    "NonFiniteArguments",
+    "NonFiniteError",
     "OwnFolds",
     "Predictions",
     "PreflightArguments",
@@ -278,6 +286,7 @@ __all__ = [
     "TextCNNConfig",
     "TextCNNForSequenceClassification",
     "TextData",
+    "TrainingHintsCallback",
     "TrainingPart",
     "TransferSet",
     "TrialQueue",
@@ -353,6 +362,9 @@ __all__ = [
     "get_cyclical_triangular_schedule",
     "get_slanted_triangular_schedule",
     "given_values",
+    "gradient_facts",
+    "gradient_norms",
+    "gradient_table",
     "hard_target_loss",
     "held_search",
     "hidden_state_loss",
@@ -372,6 +384,7 @@ __all__ = [
     "make_transfer_set",
     "metric_intervals",
     "model_cost",
+    "model_summary",
     "near_duplicate_pairs",
     "near_duplicates",
     "open_storage",
@@ -380,6 +393,7 @@ __all__ = [
     "paired_equivalence",
     "paired_permutation",
     "paired_t_test",
+    "parameter_counts",
     "parse_arguments",
     "percentile_within_label",
     "plan_folds",
@@ -428,6 +442,7 @@ __all__ = [
     "train_in_workers",
     "train_student",
     "train_tasks",
+    "training_hints",
     "training_parts",
     "tune_thresholds",
     "unfreeze_parameters",

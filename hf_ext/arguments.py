@@ -11,7 +11,7 @@ from hf_ext.lr_schedules import OWN_SCHEDULES, ExtendedSchedulerType
 SECTIONS = (
     "model", "textcnn", "data", "preprocessing", "augmentation", "preflight", "training", "loss", "curriculum",
     "unfreezing", "learning_rates", "lr_finder", "early_stopping", "calibration", "teacher", "distillation",
-    "multitask", "kfold", "search", "wandb", "run", "later",
+    "multitask", "kfold", "search", "health", "monitors", "wandb", "run", "later",
 )  # fmt: skip
 
 # The training guide's names -> the standard fields that they set. A section's own names come first.

@@ -26,6 +26,7 @@ from hf_ext.models.building import TextCNNArguments, build_textcnn, load_pretrai
 from hf_ext.run_record import write_json
 from hf_ext.trainers.base import ExtendedTrainer
 from hf_ext.trainers.class_loss import LossArguments
+from hf_ext.trainers.nonfinite import NonFiniteArguments
 
 # Steps of the range tests that are tried one after the other, in multiples of what is asked for.
 REPEATS = (1, 2, 4)
@@ -109,6 +110,7 @@ def build_trainer(
     augmenter: DataAugmenter | None = None,
     make_trainer: Callable[..., ExtendedTrainer] = ExtendedTrainer,
     loss_args: LossArguments | None = None,
+    health_args: NonFiniteArguments | None = None,
 ) -> ExtendedTrainer:
     """
     A trainer of a model on tokenised data. Nothing is written.
@@ -124,6 +126,7 @@ def build_trainer(
         augmenter ([`DataAugmenter`], *optional*): Makes a fresh copy of every training text in every epoch.
         make_trainer (`Callable`, *optional*, defaults to [`ExtendedTrainer`]): Takes a trainer's keyword arguments.
         loss_args ([`LossArguments`], *optional*): Class weights and focus.
+        health_args ([`NonFiniteArguments`], *optional*): What to do about a loss that is not finite.
 
     Returns:
         [`ExtendedTrainer`]
@@ -144,6 +147,7 @@ def build_trainer(
         callbacks=callbacks,
         sparse_embeddings={"auto": None, "on": True, "off": False}[run_args.sparse_embeddings],
         **({} if loss_args is None else loss_args.trainer_settings()),
+        **({} if health_args is None else health_args.trainer_settings()),
     )
 
 

@@ -4,6 +4,7 @@ from hf_ext.arguments import DataArguments, LaterArguments, ModelArguments, Reci
 from hf_ext.callbacks.curriculum import CurriculumArguments
 from hf_ext.callbacks.early_stopping import EarlyStoppingArguments
 from hf_ext.callbacks.learning_rates import LearningRateArguments
+from hf_ext.callbacks.monitors import MonitorArguments
 from hf_ext.callbacks.unfreezing import UnfreezingArguments
 from hf_ext.data.augmentation import AugmentationArguments
 from hf_ext.data.preflight import PreflightArguments
@@ -17,6 +18,7 @@ from hf_ext.models.building import TextCNNArguments
 from hf_ext.trainers.class_loss import LossArguments
 from hf_ext.trainers.distillation_arguments import DistillationArguments
 from hf_ext.trainers.multitask_arguments import MultiTaskArguments
+from hf_ext.trainers.nonfinite import NonFiniteArguments
 
 # Section of run.json -> dataclass. A recipe takes those it needs; the others may stand in its files all the same.
 TRAINING_SETTINGS = {
@@ -33,6 +35,8 @@ TRAINING_SETTINGS = {
     "lr_finder": LRFinderArguments,
     "early_stopping": EarlyStoppingArguments,
     "calibration": CalibrationArguments,
+    "health": NonFiniteArguments,
+    "monitors": MonitorArguments,
     "run": RunArguments,
     "later": LaterArguments,
 }

@@ -110,6 +110,7 @@ def main(argv: list[str]) -> None:
             *settings["unfreezing"].callbacks(run_args.allow_changed_unfreezing),
             *settings["learning_rates"].callbacks(),
             *settings["curriculum"].callbacks(),
+            *settings["monitors"].callbacks(),
         ]
 
     def student_trainer(settings, model, tokenizer, encoded):

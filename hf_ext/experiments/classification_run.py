@@ -130,6 +130,7 @@ def assemble_training(
         *rates,
         *curriculum,
         *settings["early_stopping"].callbacks(),
+        *settings["monitors"].callbacks(),
     ]
     augmentation = settings["augmentation"]
     on_the_fly = augmentation.augmenter(training_args.seed) if augmentation.augmentation_on_the_fly else None
@@ -143,6 +144,7 @@ def assemble_training(
         [*callbacks, *more_callbacks],
         on_the_fly,
         loss_args=loss_args,
+        health_args=settings["health"],
     )
     finder, notes = None, trainer.loss_notes()
     if finder_args.find_learning_rate and training_args.do_train:

@@ -217,6 +217,7 @@ def build_student_trainer(
         augmentation.augmenter(settings["training"].seed) if augmentation.augmentation_on_the_fly else None,
         lambda model, **others: DistillationTrainer(student_model=model, **own, **others),
         settings["loss"],
+        settings["health"],
     )
 
 
@@ -323,6 +324,7 @@ def train_control(
             stopping,
             augmenter,
             loss_args=settings["loss"],
+            health_args=settings["health"],
         )
 
     parts = ("model", "textcnn", "loss", "distillation", "augmentation")

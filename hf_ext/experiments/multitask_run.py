@@ -228,6 +228,7 @@ def techniques(settings: dict[str, Any]) -> list:
     return [
         *settings["unfreezing"].callbacks(settings["run"].allow_changed_unfreezing),
         *settings["learning_rates"].callbacks(),
+        *settings["monitors"].callbacks(),
     ]
 
 
@@ -257,6 +258,7 @@ def build_multitask_trainer(
         callbacks=[*techniques(settings), *settings["early_stopping"].callbacks()],
         sparse_embeddings={"auto": None, "on": True, "off": False}[settings["run"].sparse_embeddings],
         **settings["multitask"].trainer_settings(),
+        **settings["health"].trainer_settings(),
     )
 
 

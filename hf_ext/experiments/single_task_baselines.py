@@ -249,7 +249,16 @@ def _baseline_trainer(
 ) -> ExtendedTrainer:
     model, _, _ = build_task_model(settings, task)
     callbacks = [*techniques(settings), StopAt(steps)]
-    return build_trainer(model, task.tokenizer, task.encoded, own, settings["run"], task.compute_metrics, callbacks)
+    return build_trainer(
+        model,
+        task.tokenizer,
+        task.encoded,
+        own,
+        settings["run"],
+        task.compute_metrics,
+        callbacks,
+        health_args=settings["health"],
+    )
 
 
 def _load(settings: dict[str, Any], task: LoadedTask, folder: Path):

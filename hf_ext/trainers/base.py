@@ -1,22 +1,31 @@
 """ExtendedTrainer: a `Trainer` whose loss is right under accumulation and DDP, and that asks its callbacks."""
 
 import logging
+import math
 import os
+import time
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from accelerate import DistributedType
+from accelerate.utils import gather_object
+from accelerate.utils.memory import clear_device_cache
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback
-from transformers.trainer_utils import has_length
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length
 
 from hf_ext.callbacks.base import ExtensionCallback, require_unchanged
 from hf_ext.data.sampling import LengthGroupedSampler
-from hf_ext.layers import layer_groups
 from hf_ext.lr_schedules import OWN_SCHEDULES
 from hf_ext.optimizers import SparseAdamW, clip_mixed_grad_norm_, large_embeddings
+from hf_ext.trainers.batch_parts import BatchParts, batch_parts, batch_rows, is_out_of_memory
+from hf_ext.trainers.batch_rows import rows_of_update, shown_rows
 from hf_ext.trainers.class_loss import make_class_loss
+from hf_ext.trainers.nonfinite import NonFiniteError, NonFiniteGuard, RollBack
+from hf_ext.trainers.parameter_groups import scaled_groups, trainable_groups
+from hf_ext.trainers.step_statistics import StepStatistics
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +54,10 @@ class ExtendedTrainer(Trainer):
     - A `data_collator` with `set_epoch` is told the epoch, and gets the columns that it names in `needed_columns`
       (see [`AugmentingCollator`]).
     - A launch of several processes that would train separate models raises.
+    - A loss or gradient that is not finite never reaches the weights, and shows in the logs (`logging_nan_inf_filter`
+      is off).
+    - When memory is too small for a micro-batch (one process), it is computed in parts from there on; the step stays.
+    - Every log has examples and tokens a second, the share of padding, that of waiting for data, and peak memory.
     - Class weights, focal loss and label smoothing (of several labels too) shape the loss of training batches.
       Evaluations report the plain loss, so that runs with different settings can be compared by it.
 
@@ -57,6 +70,14 @@ class ExtendedTrainer(Trainer):
             rows; see [`resolve_class_weights`]. The loss of a step stays a mean over its rows.
         focal_gamma (`float`, *optional*, defaults to 0.0):
             Lets rows that are right already count less; see [`hard_target_loss`].
+        nonfinite (`str`, *optional*, defaults to `"raise"`):
+            What to do when a loss or gradient is NaN or infinite, before the optimizer steps: `"raise"`
+            [`NonFiniteError`]; `"skip"` the step; `"roll_back"` to the last checkpoint, with a lower learning rate.
+            In each case the batch's rows are written to `output_dir/nonfinite_step_<step>.json`.
+        nonfinite_budget (`int`, *optional*, defaults to 10):
+            Steps that may be skipped or rolled back from before [`NonFiniteError`] is raised.
+        roll_back_factor (`float`, *optional*, defaults to 0.5):
+            Of the learning rate, at every roll-back.
         kwargs:
             As [`~transformers.Trainer`].
 
@@ -81,8 +102,14 @@ class ExtendedTrainer(Trainer):
         sparse_embeddings: bool | None = None,
         class_weights: str | list[float] | dict[str, float] | None = None,
         focal_gamma: float = 0.0,
+        nonfinite: str = "raise",
+        nonfinite_budget: int = 10,
+        roll_back_factor: float = 0.5,
         **kwargs,
     ):
+        self.nonfinite = NonFiniteGuard(nonfinite, nonfinite_budget, roll_back_factor)
+        self.batch_parts, self.statistics = BatchParts(), StepStatistics()
+        self._checkpoint: str | None = None
         with warnings.catch_warnings():
             # Here it is compatible.
             warnings.filterwarnings("ignore", "Label smoothing is not compatible with multi-label")
@@ -93,6 +120,8 @@ class ExtendedTrainer(Trainer):
         if self.class_loss is not None:
             # It takes the labels away from the model, and smooths the loss of evaluations too.
             self.label_smoother = None
+        # It would put the mean of earlier losses in the place of one that is not finite.
+        self.args.logging_nan_inf_filter = False
         # Classification heads accept `num_items_in_batch` and ignore it; the Trainer then skips its own scaling.
         self.model_accepts_loss_kwargs = False
         if hasattr(self.data_collator, "set_epoch"):
@@ -149,6 +178,42 @@ class ExtendedTrainer(Trainer):
         """
         return count_targets(inputs)
 
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        if not self.is_in_train:
+            return super().training_step(model, inputs, num_items_in_batch)
+        while True:
+            try:
+                loss = self._step_in_parts(model, inputs, num_items_in_batch)
+                break
+            except Exception as error:
+                if not is_out_of_memory(error) or self.args.world_size > 1:
+                    raise
+                self.batch_parts.double(error, max(map(batch_rows, self.nonfinite.batches)), self.state)
+            # Outside of the handler, which holds what did not fit. A part of the gradient may be there already.
+            clear_device_cache()
+            model.zero_grad()
+            self.forget_step()
+            for place in range(len(self.nonfinite.losses)):
+                self.nonfinite.losses[place] = self._step_in_parts(
+                    model, self.nonfinite.batches[place], num_items_in_batch
+                )
+        self.nonfinite.losses.append(loss)
+        return loss
+
+    def _step_in_parts(self, model, inputs, num_items_in_batch):
+        if self.batch_parts.count == 1:
+            return super().training_step(model, inputs, num_items_in_batch)
+        count = min(self.batch_parts.count, batch_rows(inputs))
+        # Each is weighed by its share of the step's targets, as micro-batches are.
+        losses = [
+            super(ExtendedTrainer, self).training_step(model, part, num_items_in_batch)
+            for part in batch_parts(inputs, count)
+        ]
+        return torch.stack(losses).sum()
+
+    def forget_step(self) -> None:
+        """Forget what the micro-batches of the present step have added to sums of yours: they are computed again."""
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         targets = self.count_targets(inputs)
         loss, outputs = self.batch_loss(model, inputs)
@@ -160,7 +225,10 @@ class ExtendedTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
+        started = time.perf_counter()
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.statistics.loaded(batches, time.perf_counter() - started)
+        self.nonfinite.begin(batches)
         targets = sum(self.count_targets(batch) for batch in batches)
         if self.args.world_size > 1:
             targets = self.accelerator.reduce(torch.tensor(float(targets), device=device)).item()
@@ -224,38 +292,14 @@ class ExtendedTrainer(Trainer):
             if self._sparse_modules:
                 optimizer_cls = SparseAdamW
         if scales is not None:
-            kwargs = {**kwargs, "params": self._scaled_groups(model, scales)}
+            decayed = set(self.get_decay_parameter_names(model))
+            groups = scaled_groups(model, scales, decayed, self.args.learning_rate, self.args.weight_decay)
+            kwargs = {**kwargs, "params": groups}
         return optimizer_cls, kwargs
 
     def learning_rate_scales(self) -> dict[str, float] | None:
         """What a callback answers to [`ExtensionCallback.learning_rate_scales`], if one does."""
-        return self._ask("learning_rate_scales", _trainable_groups(self.model), self.args)
-
-    def _scaled_groups(self, model, scales):
-        groups, parameters = _trainable_groups(model), dict(model.named_parameters())
-        missing = sorted(set(groups) - set(scales))
-        unknown = sorted(set(scales) - set(groups) - {name for names in groups.values() for name in names})
-        if missing or unknown:
-            raise ValueError(
-                f"learning_rate_scales must name every layer group of the model: {', '.join(groups)}; it may name "
-                f"parameters too. Missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}."
-            )
-        decayed = set(self.get_decay_parameter_names(model))
-        scaled: dict[tuple, dict] = {}
-        for group, names in groups.items():
-            for name in sorted(names, key=lambda name: (name in scales, name not in decayed)):
-                scale = scales.get(name, scales[group])
-                key = (group, scale, name in decayed)
-                if key not in scaled:
-                    scaled[key] = {
-                        "params": [],
-                        "weight_decay": self.args.weight_decay if name in decayed else 0.0,
-                        "lr": float(self.args.learning_rate * scale),
-                        # A part of a group with a rate of its own is logged under a name of its own.
-                        "layer_group": group if scale == scales[group] else f"{group}_x{scale:g}",
-                    }
-                scaled[key]["params"].append(parameters[name])
-        return list(scaled.values())
+        return self._ask("learning_rate_scales", trainable_groups(self.model), self.args)
 
     def _wants_sparse_embeddings(self, optimizer_cls) -> bool:
         supported = (
@@ -270,6 +314,13 @@ class ExtendedTrainer(Trainer):
                 f"{self.args.world_size} processes. Leave sparse_embeddings out to have it chosen."
             )
         return supported and not freezing and self.sparse_embeddings is not False
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            self._checkpoint = str(checkpoint)
+            self.nonfinite.resume(self.state, self.optimizer, self.lr_scheduler)
+            self.batch_parts.resume(self.state)
 
     def create_scheduler(self, num_training_steps, optimizer=None):
         own = OWN_SCHEDULES.get(self.args.lr_scheduler_type.value)
@@ -288,8 +339,30 @@ class ExtendedTrainer(Trainer):
 
     def _get_grad_norm(self, model, grad_norm=None):
         if self._sparse_modules and grad_norm is None:
-            return clip_mixed_grad_norm_(model.parameters(), float("inf"))
-        return super()._get_grad_norm(model, grad_norm=grad_norm)
+            grad_norm = clip_mixed_grad_norm_(model.parameters(), float("inf"))
+        else:
+            grad_norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        # The last that happens before the callbacks and the optimizer.
+        if self.nonfinite.is_met(grad_norm, self.accelerator):
+            self.nonfinite.meet(model, self.state, self._rows_of_step, self.args.output_dir)
+        return grad_norm
+
+    def _rows_of_step(self) -> list[dict]:
+        """The rows of the present step on all processes."""
+        loader, accumulation = self.get_train_dataloader(), self.args.gradient_accumulation_steps
+        rows, batches = None, self.nonfinite.batches
+        if has_length(loader):
+            steps = max(1, -(-len(loader) // accumulation))
+            epoch, step = divmod(self.state.global_step, steps)
+            rows = rows_of_update(loader, epoch, step * accumulation, len(batches))
+        shown = [
+            row
+            for place, batch in enumerate(batches)
+            for row in shown_rows(
+                self.train_dataset, None if rows is None else rows[place], batch, self.processing_class
+            )
+        ]
+        return gather_object(shown)
 
     # ---- Rows ----
 
@@ -363,18 +436,54 @@ class ExtendedTrainer(Trainer):
             raise ValueError(f"{names} both answer {question}; a run can follow one of them.")
         return answers[0][1] if answers else None
 
-    def train(self, *args, **kwargs):
+    def train(self, resume_from_checkpoint=None, *args, **kwargs):
         for callback in self._extension_callbacks():
             callback.asked = True
         self._expect_unused_parameters()
+        self._begin_anew()
         try:
-            return super().train(*args, **kwargs)
+            while True:
+                try:
+                    return super().train(resume_from_checkpoint, *args, **kwargs)
+                except RollBack:
+                    resume_from_checkpoint = self._last_checkpoint()
         finally:
             # The model may go on to an optimizer that refuses sparse gradients.
             for module in self._sparse_modules:
                 module.sparse = False
             for callback in self._extension_callbacks():
                 callback.release()
+
+    def _begin_anew(self) -> None:
+        """Nothing of an earlier training counts in this one."""
+        self.nonfinite.met, self.nonfinite.factor, self.batch_parts.count = 0, 1.0, 1
+        self._checkpoint, self.statistics = None, StepStatistics(self.args.world_size)
+
+    def _save_checkpoint(self, model, trial):
+        with self.statistics.paused():
+            super()._save_checkpoint(model, trial)
+        self._checkpoint = str(Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+
+    def _last_checkpoint(self) -> str:
+        if self._checkpoint is None or not Path(self._checkpoint).is_dir():
+            raise NonFiniteError(
+                f"The loss or a gradient in step {self.state.global_step + 1} is not finite, and this run has saved no "
+                f"checkpoint to roll back to (save_strategy={self.args.save_strategy.value}). Save more often "
+                "(save_steps), or lower the learning rate."
+            )
+        return self._checkpoint
+
+    def evaluation_loop(self, *args, **kwargs):
+        with self.statistics.paused():
+            return super().evaluation_loop(*args, **kwargs)
+
+    def _maybe_log_save_evaluate(self, *args, **kwargs):
+        total = self._total_loss_scalar
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+        if not math.isfinite(self._total_loss_scalar):
+            # A step that was left out shows in its own log, not in all that follow.
+            self._total_loss_scalar = total
+            self._tr_loss.zero_()
 
     def _expect_unused_parameters(self) -> None:
         if self._freezes_parameters() and self.args.ddp_find_unused_parameters is None:
@@ -389,6 +498,8 @@ class ExtendedTrainer(Trainer):
     def log(self, logs, start_time=None):
         if "loss" in logs:
             logs.update(self._group_rates)
+            for own in (self.nonfinite.metrics(), self.batch_parts.metrics(), self.statistics.take()):
+                logs.update(own)
             for callback in self._extension_callbacks():
                 metrics = callback.metrics()
                 clash = sorted(set(logs) & set(metrics))
@@ -407,12 +518,6 @@ class ExtendedTrainer(Trainer):
         # Asked for after the optimizer's step and before the scheduler's: the rates that the step was made with.
         self._group_rates = {f"learning_rate/{group['layer_group']}": float(group["lr"]) for group in groups}
         return max(self._group_rates.values())
-
-
-def _trainable_groups(model) -> dict[str, list[str]]:
-    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    groups = {group: [n for n in names if n in trainable] for group, names in layer_groups(model).items()}
-    return {group: names for group, names in groups.items() if names}
 
 
 def count_targets(inputs: dict[str, torch.Tensor]) -> int:
