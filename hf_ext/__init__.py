@@ -3,7 +3,6 @@
 from hf_ext.arguments import (
     DataArguments,
     ExtendedTrainingArguments,
-    LaterArguments,
     ModelArguments,
     RawDataArguments,
     RecipeTrainingArguments,
@@ -15,6 +14,7 @@ from hf_ext.assembly import (
     find_learning_rate,
     technique_images,
     tokenize_splits,
+    trainer_settings,
     write_range_test,
 )
 from hf_ext.callbacks import (
@@ -196,6 +196,7 @@ from hf_ext.settings import (
     SEARCH_SETTINGS,
     TRAINING_SETTINGS,
 )
+from hf_ext.tracking import TrackingArguments, guard_trackers, has_wandb_login
 from hf_ext.trainers import ExtendedTrainer
 from hf_ext.trainers.class_loss import ClassLoss, LossArguments
 from hf_ext.trainers.distillation import DistillationTrainer
@@ -245,7 +246,6 @@ __all__ = [
     "KFoldArguments",
     "LRFinder",
     "LRFinderArguments",
-    "LaterArguments",
     "LearningRateArguments",
     "LengthGroupedSampler",
     "LossArguments",
@@ -286,6 +286,7 @@ __all__ = [
     "TextCNNConfig",
     "TextCNNForSequenceClassification",
     "TextData",
+    "TrackingArguments",
     "TrainingHintsCallback",
     "TrainingPart",
     "TransferSet",
@@ -365,7 +366,9 @@ __all__ = [
     "gradient_facts",
     "gradient_norms",
     "gradient_table",
+    "guard_trackers",
     "hard_target_loss",
+    "has_wandb_login",
     "held_search",
     "hidden_state_loss",
     "holm",
@@ -442,6 +445,7 @@ __all__ = [
     "train_in_workers",
     "train_student",
     "train_tasks",
+    "trainer_settings",
     "training_hints",
     "training_parts",
     "tune_thresholds",

@@ -1,6 +1,6 @@
 """What a run that trains can be told, section by section: the dataclasses of all techniques in one place."""
 
-from hf_ext.arguments import DataArguments, LaterArguments, ModelArguments, RecipeTrainingArguments, RunArguments
+from hf_ext.arguments import DataArguments, ModelArguments, RecipeTrainingArguments, RunArguments
 from hf_ext.callbacks.curriculum import CurriculumArguments
 from hf_ext.callbacks.early_stopping import EarlyStoppingArguments
 from hf_ext.callbacks.learning_rates import LearningRateArguments
@@ -15,6 +15,7 @@ from hf_ext.experiments.lr_finder import LRFinderArguments
 from hf_ext.experiments.search_arguments import SearchArguments
 from hf_ext.experiments.teacher_and_control import TeacherArguments
 from hf_ext.models.building import TextCNNArguments
+from hf_ext.tracking import TrackingArguments
 from hf_ext.trainers.class_loss import LossArguments
 from hf_ext.trainers.distillation_arguments import DistillationArguments
 from hf_ext.trainers.multitask_arguments import MultiTaskArguments
@@ -38,7 +39,7 @@ TRAINING_SETTINGS = {
     "health": NonFiniteArguments,
     "monitors": MonitorArguments,
     "run": RunArguments,
-    "later": LaterArguments,
+    "tracking": TrackingArguments,
 }
 DISTILLATION_SETTINGS = {
     **{name: kind for name, kind in TRAINING_SETTINGS.items() if name != "lr_finder"},

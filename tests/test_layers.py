@@ -58,6 +58,7 @@ LAYERS = {
     "layers": 1,
     "optimizers": 1,
     "run_record": 1,
+    "tracking": 1,
     "data.streaming": 1,
     "data.reading": 1,
     "data.labels": 1,

@@ -11,7 +11,7 @@ from accelerate import PartialState
 from transformers import PreTrainedModel
 
 from hf_ext.arguments import ModelArguments, RecipeTrainingArguments
-from hf_ext.assembly import build_trainer
+from hf_ext.assembly import build_trainer, trainer_settings
 from hf_ext.checks import learning_settings
 from hf_ext.data.task_sampling import TaskBatchSampler, task_order
 from hf_ext.defaults import LESS_IS_BETTER
@@ -254,10 +254,9 @@ def _baseline_trainer(
         task.tokenizer,
         task.encoded,
         own,
-        settings["run"],
+        trainer_settings(settings, with_loss=False),
         task.compute_metrics,
         callbacks,
-        health_args=settings["health"],
     )
 
 

@@ -18,8 +18,10 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length
 
 from hf_ext.callbacks.base import ExtensionCallback, require_unchanged
 from hf_ext.data.sampling import LengthGroupedSampler
+from hf_ext.inspection import parameter_counts
 from hf_ext.lr_schedules import OWN_SCHEDULES
 from hf_ext.optimizers import SparseAdamW, clip_mixed_grad_norm_, large_embeddings
+from hf_ext.tracking import guard_trackers
 from hf_ext.trainers.batch_parts import BatchParts, batch_parts, batch_rows, is_out_of_memory
 from hf_ext.trainers.batch_rows import rows_of_update, shown_rows
 from hf_ext.trainers.class_loss import make_class_loss
@@ -78,6 +80,9 @@ class ExtendedTrainer(Trainer):
             Steps that may be skipped or rolled back from before [`NonFiniteError`] is raised.
         roll_back_factor (`float`, *optional*, defaults to 0.5):
             Of the learning rate, at every roll-back.
+        tracker_timeout (`float`, *optional*, defaults to 60):
+            Seconds that a tracker (`report_to`) may take for an event; one that takes longer, or fails, is left out
+            from there on (see [`guard_trackers`]).
         kwargs:
             As [`~transformers.Trainer`].
 
@@ -105,6 +110,7 @@ class ExtendedTrainer(Trainer):
         nonfinite: str = "raise",
         nonfinite_budget: int = 10,
         roll_back_factor: float = 0.5,
+        tracker_timeout: float = 60.0,
         **kwargs,
     ):
         self.nonfinite = NonFiniteGuard(nonfinite, nonfinite_budget, roll_back_factor)
@@ -114,6 +120,7 @@ class ExtendedTrainer(Trainer):
             # Here it is compatible.
             warnings.filterwarnings("ignore", "Label smoothing is not compatible with multi-label")
             super().__init__(*args, **kwargs)
+        guard_trackers(self, tracker_timeout)
         self.class_loss = make_class_loss(
             self.model, self.args, self.train_dataset, class_weights, focal_gamma, self._foreign_loss()
         )
@@ -498,7 +505,8 @@ class ExtendedTrainer(Trainer):
     def log(self, logs, start_time=None):
         if "loss" in logs:
             logs.update(self._group_rates)
-            for own in (self.nonfinite.metrics(), self.batch_parts.metrics(), self.statistics.take()):
+            parts = self.nonfinite.metrics(), self.batch_parts.metrics(), self.statistics.take()
+            for own in (*parts, parameter_counts(self.model)):
                 logs.update(own)
             for callback in self._extension_callbacks():
                 metrics = callback.metrics()
