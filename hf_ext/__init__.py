@@ -203,6 +203,7 @@ from hf_ext.trainers.distillation import DistillationTrainer
 from hf_ext.trainers.distillation_arguments import DistillationArguments
 from hf_ext.trainers.multitask import MultiTaskTrainer
 from hf_ext.trainers.multitask_arguments import MultiTaskArguments, TaskArguments
+from hf_ext.trainers.nonfinite import NonFiniteArguments, NonFiniteError
 from hf_ext.version import __version__
 
 __all__ = [
