@@ -72,7 +72,7 @@ from hf_ext.defaults import (
     complete_search_values,
     complete_training_values,
 )
-from hf_ext.errors import ConfigurationError, DataError, UsageError, readable_errors
+from hf_ext.errors import ConfigurationError, DataError, PushError, UsageError, readable_errors
 from hf_ext.evaluation.calibrating import (
     CalibrationArguments,
     SavedCalibrationArguments,
@@ -161,9 +161,13 @@ from hf_ext.experiments.search_objective import TrainingPart, evaluate_parts, tr
 from hf_ext.experiments.search_queue import TrialQueue
 from hf_ext.experiments.search_results import write_search
 from hf_ext.experiments.search_space import SearchSpace, read_search_space
-from hf_ext.experiments.shared_storage import open_storage, open_study, require_optuna, without_password
+from hf_ext.experiments.shared_storage import open_storage, open_study, require_optuna
 from hf_ext.experiments.single_task_baselines import compare_tasks, rehearse_tasks, train_baselines
 from hf_ext.experiments.teacher_and_control import TeacherArguments
+from hf_ext.hub.known_rows import known_rows
+from hf_ext.hub.plan import PushFinding, PushPlan, plan_push
+from hf_ext.hub.push import HubTarget, check_target, push_folder, take_target
+from hf_ext.hub.push_arguments import PushArguments
 from hf_ext.inspection import gradient_facts, gradient_norms, gradient_table, model_summary, parameter_counts
 from hf_ext.layers import freeze_parameters, layer_groups, unfreeze_parameters
 from hf_ext.losses import distillation_loss, hard_target_loss, hidden_state_loss, soft_target_loss
@@ -188,6 +192,7 @@ from hf_ext.results import (
     write_results,
 )
 from hf_ext.run_record import RunRecord, StartOfRun, check_output_dir, clear_output_dir, start_training_log
+from hf_ext.secret_patterns import without_password
 from hf_ext.settings import (
     ALL_SETTINGS,
     DISTILLATION_SETTINGS,
@@ -244,6 +249,7 @@ __all__ = [
     "FoldSummary",
     "GradientMonitorCallback",
     "GradualUnfreezingCallback",
+    "HubTarget",
     "KFoldArguments",
     "LRFinder",
     "LRFinderArguments",
@@ -266,6 +272,10 @@ __all__ = [
     "PreprocessingArguments",
     "PreprocessingRunArguments",
     "PruningCallback",
+    "PushArguments",
+    "PushError",
+    "PushFinding",
+    "PushPlan",
     "RawDataArguments",
     "RecipeTrainingArguments",
     "RunArguments",
@@ -321,6 +331,7 @@ __all__ = [
     "check_output_dir",
     "check_same_plan",
     "check_same_run",
+    "check_target",
     "check_task_folders",
     "check_tasks",
     "check_teacher",
@@ -373,6 +384,7 @@ __all__ = [
     "held_search",
     "hidden_state_loss",
     "holm",
+    "known_rows",
     "label_transfer_set",
     "layer_groups",
     "load_config",
@@ -401,10 +413,12 @@ __all__ = [
     "parse_arguments",
     "percentile_within_label",
     "plan_folds",
+    "plan_push",
     "predict_splits",
     "predict_with",
     "preflight",
     "preprocess",
+    "push_folder",
     "read_predictions",
     "read_search_space",
     "read_unlabelled",
@@ -429,6 +443,7 @@ __all__ = [
     "start_training_log",
     "stratified_group_split",
     "summarize_folds",
+    "take_target",
     "task_of_config",
     "tasks_fingerprint",
     "teacher_is_ready",

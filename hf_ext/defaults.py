@@ -13,6 +13,7 @@ from hf_ext.data.difficulty import TRAINED_SCORERS
 from hf_ext.errors import ConfigurationError
 from hf_ext.models.building import TextCNNArguments
 from hf_ext.precision import resolve_mixed_precision
+from hf_ext.secret_patterns import without_password
 from hf_ext.tracking import with_wandb
 
 # Metrics of which less is better; the Trainer knows only those that end in "loss".
@@ -210,7 +211,8 @@ def complete_kfold_values(values: dict[str, Any]) -> dict[str, Any]:
         )
     if values.get("storage") is not None and values.get("overwrite"):
         raise ConfigurationError(
-            f"overwrite with storage={values['storage']}: each machine that joins would remove what the others did. "
+            f"overwrite with storage={without_password(values['storage'])}: each machine that joins would remove what "
+            "the others did. "
             "Name another output_dir, or remove the old one by hand."
         )
     if values.get("storage") is None and values.get("worker_timeout") is not None:
@@ -219,8 +221,9 @@ def complete_kfold_values(values: dict[str, Any]) -> dict[str, Any]:
         )
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched > 1 and (values.get("num_workers", 1) > 1 or values.get("storage") is not None):
+        storage = without_password(str(values.get("storage")))
         raise ConfigurationError(
-            f"num_workers={values.get('num_workers', 1)}, storage={values.get('storage')}: {launched} processes were "
+            f"num_workers={values.get('num_workers', 1)}, storage={storage}: {launched} processes were "
             "launched to train each fold together. Either launch one process and let it start workers, or leave "
             "num_workers and storage out."
         )
@@ -349,6 +352,11 @@ def _refuse_techniques_of_one_task(values: dict[str, Any]) -> None:
         raise ConfigurationError(
             "augmentation_on_the_fly is not done with several tasks; leave it out, which stores the copies "
             "(augmentation_factor)."
+        )
+    if values.get("push_to_hub"):
+        raise ConfigurationError(
+            "push_to_hub: several tasks are several models. Leave it out, and push each of them when they are trained: "
+            "recipes/push_to_hub.py --model_dir <output_dir>/tasks/<task>."
         )
     if values.get("num_labels") is not None:
         raise ConfigurationError(

@@ -17,6 +17,10 @@ class DataError(UsageError):
     """The data cannot be trained or evaluated on as it is."""
 
 
+class PushError(UsageError):
+    """The Hub did not take a model, which is whole on disk."""
+
+
 @contextmanager
 def readable_errors(program: str) -> Iterator[None]:
     """Print a [`UsageError`] as one message without a traceback and leave with status 2; Ctrl-C with status 130."""

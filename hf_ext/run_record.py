@@ -24,6 +24,7 @@ from transformers import TrainerCallback
 
 from hf_ext.errors import ConfigurationError
 from hf_ext.evaluation.predictions import open_atomically
+from hf_ext.secret_patterns import without_password
 
 PACKAGES = (
     "hf_ext",
@@ -176,7 +177,8 @@ class RunRecord:
 
     Args:
         argv (`list[str]`): The command line.
-        arguments (`dict[str, Any]`): Section -> dataclass with the resolved arguments. Tokens are left out.
+        arguments (`dict[str, Any]`):
+            Section -> dataclass with the resolved arguments. Tokens, and passwords in URLs, are left out.
     """
 
     def __init__(self, argv: list[str], arguments: dict[str, Any]):
@@ -218,7 +220,7 @@ def peak_memory() -> dict[str, int]:
 
 
 def plain_arguments(arguments: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Resolved arguments as JSON-able dictionaries, without tokens: section -> field -> value."""
+    """Resolved arguments as JSON-able dictionaries, without tokens and passwords: section -> field -> value."""
     return {section: _plain(value) for section, value in arguments.items()}
 
 
@@ -260,14 +262,19 @@ def _held_run(path: Path) -> list[Path]:
 
 def _plain(value: Any) -> dict[str, Any]:
     content = value.to_dict() if hasattr(value, "to_dict") else asdict(value) if is_dataclass(value) else dict(value)
-    return {key: str(item) if isinstance(item, Path) else item for key, item in content.items() if key not in SECRETS}
+    return {key: _shown(item) for key, item in content.items() if key not in SECRETS}
+
+
+def _shown(value: Any) -> Any:
+    return without_password(str(value)) if isinstance(value, str | Path) else value
 
 
 def _without_secrets(argv: list[str]) -> list[str]:
     shown, hide = [], False
     for argument in argv:
         name = argument.split("=")[0].lstrip("-").replace("-", "_")
-        shown.append("<hidden>" if hide else f"--{name}=<hidden>" if name in SECRETS and "=" in argument else argument)
+        given = f"--{name}=<hidden>" if name in SECRETS and "=" in argument else without_password(argument)
+        shown.append("<hidden>" if hide else given)
         hide = argument.startswith("--") and name in SECRETS and "=" not in argument
     return shown
 

@@ -13,6 +13,7 @@
         --curriculum length --num_train_epochs 6 --output_dir outputs/techniques
     accelerate launch recipes/run_classification.py configs/quickstart.json --class_weights balanced \\
         --calibrate true --threshold_objective f1 --output_dir outputs/calibrated
+    accelerate launch recipes/run_classification.py configs/quickstart.json --push_to_hub true --hub_model_id me/films
 
 JSON and YAML files are merged from left to right; flags win. Without --do_train, --do_eval or --do_predict, all that
 the data allows is done. output_dir then holds the model, predictions, results, report.html and run.json.
@@ -37,6 +38,7 @@ from hf_ext import (
     check_data,
     check_output_dir,
     check_same_run,
+    check_target,
     check_training_arguments,
     check_watched_metrics,
     clear_output_dir,
@@ -47,10 +49,12 @@ from hf_ext import (
     model_cost,
     parse_arguments,
     predict_splits,
+    push_folder,
     readable_errors,
     resume_point,
     show_dry_run,
     start_training_log,
+    take_target,
     task_of_config,
     with_scores,
     write_preflight,
@@ -68,6 +72,7 @@ def main(argv: list[str]) -> None:
     record = RunRecord(argv, settings)
     tracking = settings["tracking"].set_up(training_args)
     check_training_arguments(training_args)
+    target = take_target(training_args)
     checkpoint = resume_point(training_args)
     output_dir = check_output_dir(
         training_args.output_dir, run_args.overwrite, checkpoint, model_args.model_name_or_path
@@ -99,6 +104,8 @@ def main(argv: list[str]) -> None:
     if training_args.do_train:
         check_same_run(checkpoint, record.facts["arguments"], record.facts["data"], run_args.allow_changed_unfreezing)
 
+    if target is not None and PartialState().is_main_process:
+        target = check_target(target)
     built = build_classifier(settings, given)
     notes += built.notes
     record.add(model=model_cost(built.model))
@@ -152,12 +159,18 @@ def main(argv: list[str]) -> None:
             calibration.save(output_dir)
         for note in said:
             print(f"Note: {note}")
-        shown = Supplements(images, built.samples, findings.as_dict() if findings else None, calibration=calibration)
+        shown = Supplements(
+            images=images,
+            augmented=built.samples,
+            preflight=findings.as_dict() if findings else None,
+            calibration=calibration,
+        )
         write_results(
             output_dir, title, predictions, metrics, history, record, notes, base, training_args.do_train, shown
         )
-    if training_args.push_to_hub:
-        trainer.push_to_hub()
+        if target is not None:
+            rows = (text for split in built.data.splits for text in built.data.texts(split))
+            push_folder(output_dir, target, rows)
 
 
 if __name__ == "__main__":

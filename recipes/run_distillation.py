@@ -27,6 +27,7 @@ from hf_ext import (
     check_data,
     check_folders,
     check_same_run,
+    check_target,
     check_teacher,
     check_training_arguments,
     check_watched_metrics,
@@ -41,12 +42,14 @@ from hf_ext import (
     parse_arguments,
     predict_splits,
     predict_with,
+    push_folder,
     readable_errors,
     rehearse,
     resume_point_of_parts,
     show_dry_run,
     start_embeddings_from_teacher,
     start_training_log,
+    take_target,
     teacher_is_ready,
     teacher_predictions,
     tokenize_splits,
@@ -81,6 +84,7 @@ def main(argv: list[str]) -> None:
     record = RunRecord(argv, settings)
     tracking = settings["tracking"].set_up(training_args)
     check_training_arguments(training_args)
+    target = take_target(training_args)
     resume, checkpoint = resume_point_of_parts(training_args)
     output_dir = check_folders(settings, (checkpoint or training_args.output_dir) if resume else None)
     ready = teacher_is_ready(settings)
@@ -118,6 +122,8 @@ def main(argv: list[str]) -> None:
         callbacks = [*techniques(), *settings["early_stopping"].callbacks()]
         return build_student_trainer(settings, model, tokenizer, encoded, teacher, compute_metrics, callbacks)
 
+    if target is not None and PartialState().is_main_process:
+        target = check_target(target)
     # Nothing was written so far, nor is it before teacher, trainer and techniques have looked at their settings.
     check_teacher(settings, teacher, ready, model, transfer)
     encoded = tokenize_splits(tokenizer, data_args, training_args, data.splits)
@@ -178,8 +184,8 @@ def main(argv: list[str]) -> None:
         shown = Supplements(preflight=findings.as_dict() if findings else None, comparisons=comparisons)
         history = trainer.state.log_history
         write_results(output_dir, title, answers["distilled"], metrics, history, record, notes, base, True, shown)
-    if training_args.push_to_hub:
-        trainer.push_to_hub()
+        if target is not None:
+            push_folder(output_dir, target, [*texts, *(text for split in SPLITS[1:] for text in given.texts(split))])
 
 
 if __name__ == "__main__":

@@ -101,8 +101,6 @@ def main(argv: list[str]) -> None:
         title = f"{base} on {', '.join(tasks)}"
         compared = compare_tasks(together, alone)
         write_multitask(output_dir, title, settings, tasks, trainer, together, alone, compared, record, notes, findings)
-    if training_args.push_to_hub:
-        trainer.push_to_hub()
 
 
 if __name__ == "__main__":

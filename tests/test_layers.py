@@ -26,6 +26,7 @@ PREPROCESSING = (
 LAYERS = {
     "version": 0,
     "errors": 0,
+    "secret_patterns": 0,
     "schedules": 0,
     "evaluation.predictions": 0,
     "evaluation.metrics": 0,
@@ -95,6 +96,12 @@ LAYERS = {
     "evaluation.pages": 0,
     "evaluation.over_folds": 0,
     "evaluation.model_card": 1,
+    "hub.quoted_rows": 0,
+    "hub.known_rows": 1,
+    "hub.model_files": 1,
+    "hub.plan": 1,
+    "hub.push": 1,
+    "hub.push_arguments": 1,
     "evaluation.report": 1,
     "callbacks.base": 1,
     "callbacks.curriculum": 2,
@@ -131,6 +138,7 @@ LAYERS = {
     "trainers.parameter_groups": 3,
     "trainers.step_statistics": 3,
     "trainers.class_loss": 3,
+    "trainers.pushing": 3,
     "trainers.distillation": 3,
     "trainers.distillation_checks": 3,
     "trainers.distillation_arguments": 3,
@@ -173,8 +181,8 @@ LAYERS = {
     "assembly": 4,
 }
 # Packages that only hold their modules.
-EMPTY = {"data", "evaluation", "experiments"}
-RECIPES = sorted((ROOT / "recipes").glob("run_*.py"))
+EMPTY = {"data", "evaluation", "experiments", "hub"}
+RECIPES = sorted((ROOT / "recipes").glob("*.py"))
 
 
 def module_name(path: Path) -> str:
@@ -216,6 +224,7 @@ def test_imports_go_downwards(name):
 
 def test_recipes_use_the_public_api_only():
     assert [path.stem for path in RECIPES] == [
+        "push_to_hub",
         "run_classification",
         "run_comparison",
         "run_distillation",
@@ -228,7 +237,7 @@ def test_recipes_use_the_public_api_only():
     ]
     for path in RECIPES:
         for target in imported(path):
-            assert not target.startswith(("hf_ext.", "recipes", "run_")), f"{path.name} imports {target}"
+            assert not target.startswith(("hf_ext.", "recipes", "run_", "push_")), f"{path.name} imports {target}"
 
 
 def test_the_public_api_is_complete():

@@ -35,6 +35,8 @@ LICENCE = (
     "None is stated. Before you publish the model, add `license:` to the metadata at the top of this file; the terms "
     "of the base model and of the training data bind you."
 )
+# What the card calls the place it lies at, until it is pushed.
+FOLDER = "path/to/this/folder"
 SHA256 = re.compile("[0-9a-f]{64}")
 MAX_CLASSES = 30
 MAX_WEAK_CLASSES = 5
@@ -168,7 +170,7 @@ def _usage(folder: Path) -> list[str]:
     lines = ["```python", "from transformers import pipeline", ""]
     if own_code:
         lines.append("# trust_remote_code runs the Python files of this folder: read them first.")
-    lines.append(f'classifier = pipeline("text-classification", model="path/to/this/folder"{trust})')
+    lines.append(f'classifier = pipeline("text-classification", model="{FOLDER}"{trust})')
     return [*lines, 'print(classifier("A text to classify.", top_k=None))', "```"]
 
 

@@ -29,8 +29,9 @@ from hf_ext.experiments.search_arguments import TRIALS, SearchArguments
 from hf_ext.experiments.search_objective import TrainingPart, TrainOnce, evaluate_parts, failure_reason, use_folder
 from hf_ext.experiments.search_queue import TrialQueue, heartbeat
 from hf_ext.experiments.search_space import SearchSpace
-from hf_ext.experiments.shared_storage import claim_lock, open_study, readable_storage, without_password
+from hf_ext.experiments.shared_storage import claim_lock, open_study, readable_storage
 from hf_ext.run_record import flatten, plain_arguments
+from hf_ext.secret_patterns import without_password
 from hf_ext.settings import TRAINING_SETTINGS
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from hf_ext.evaluation.averages import MAIN_METRICS
 from hf_ext.evaluation.compute_metrics import possible_metric_names
 from hf_ext.experiments.search_arguments import SearchArguments
 from hf_ext.experiments.search_space import SearchSpace
-from hf_ext.experiments.shared_storage import without_password
+from hf_ext.secret_patterns import without_password
 
 
 def check_launch() -> None:

@@ -1,7 +1,6 @@
 """Where what several processes share is kept: SQLite, a journal file, or a database that several machines reach."""
 
 import importlib.util
-import re
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -11,6 +10,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from hf_ext.errors import ConfigurationError
+from hf_ext.secret_patterns import without_password
 
 JOURNALS = (".log", ".journal", ".jsonl")
 # How long to wait for other processes that write to the same SQLite file.
@@ -28,11 +28,6 @@ def require_optuna() -> None:
     """
     if importlib.util.find_spec("optuna") is None:
         raise ConfigurationError("This needs Optuna, which is not installed: pip install 'hf_ext[experiments]'.")
-
-
-def without_password(storage: str) -> str:
-    """A storage as it may be shown and written down."""
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", storage)
 
 
 @contextmanager
@@ -156,7 +151,8 @@ def _opened(storage: str) -> Any:
 def _explanation(storage: str, error: Exception) -> str:
     causes, cause = [], error
     while cause is not None:
-        causes.append(str(cause))
+        # Some repeat the address that they could not use.
+        causes.append(without_password(str(cause)))
         cause = cause.__cause__ or getattr(cause, "orig", None)
     text = " ".join(causes)
     shown = f"storage={without_password(storage)}"

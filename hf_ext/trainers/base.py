@@ -18,6 +18,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length
 
 from hf_ext.callbacks.base import ExtensionCallback, require_unchanged
 from hf_ext.data.sampling import LengthGroupedSampler
+from hf_ext.hub.push import check_strategy
 from hf_ext.inspection import parameter_counts
 from hf_ext.lr_schedules import OWN_SCHEDULES
 from hf_ext.optimizers import SparseAdamW, clip_mixed_grad_norm_, large_embeddings
@@ -27,6 +28,7 @@ from hf_ext.trainers.batch_rows import rows_of_update, shown_rows
 from hf_ext.trainers.class_loss import make_class_loss
 from hf_ext.trainers.nonfinite import NonFiniteError, NonFiniteGuard, RollBack
 from hf_ext.trainers.parameter_groups import scaled_groups, trainable_groups
+from hf_ext.trainers.pushing import push_finished_model, without_token
 from hf_ext.trainers.step_statistics import StepStatistics
 
 logger = logging.getLogger(__name__)
@@ -62,6 +64,8 @@ class ExtendedTrainer(Trainer):
     - Every log has examples and tokens a second, the share of padding, that of waiting for data, and peak memory.
     - Class weights, focal loss and label smoothing (of several labels too) shape the loss of training batches.
       Evaluations report the plain loss, so that runs with different settings can be compared by it.
+    - `push_to_hub` pushes the finished model and nothing else, after a look at what is published ([`plan_push`]);
+      no token is written to `training_args.bin`.
 
     Args:
         sparse_embeddings (`bool`, *optional*):
@@ -116,6 +120,10 @@ class ExtendedTrainer(Trainer):
         self.nonfinite = NonFiniteGuard(nonfinite, nonfinite_budget, roll_back_factor)
         self.batch_parts, self.statistics = BatchParts(), StepStatistics()
         self._checkpoint: str | None = None
+        given = kwargs.get("args", args[1] if len(args) > 1 else None)
+        if given is not None:
+            # The library makes the repository at once.
+            check_strategy(given)
         with warnings.catch_warnings():
             # Here it is compatible.
             warnings.filterwarnings("ignore", "Label smoothing is not compatible with multi-label")
@@ -518,6 +526,38 @@ class ExtendedTrainer(Trainer):
                 logs.update(metrics)
         super().log(logs, start_time)
         logger.info("step %d: %s", self.state.global_step, logs)
+
+    # ---- Hub ----
+
+    def _save(self, output_dir=None, state_dict=None):
+        with without_token(self.args):
+            super()._save(output_dir, state_dict)
+
+    def _push_from_checkpoint(self, checkpoint_folder):
+        """Nothing is published before the model is finished."""
+
+    def push_to_hub(
+        self, commit_message="End of training", blocking=True, token=None, revision=None, private=None, **kwargs
+    ):
+        """
+        Save the model to `args.output_dir` and push what belongs to it, in one commit.
+
+        Args:
+            commit_message (`str`, *optional*, defaults to `"End of training"`): Of the commit.
+            blocking (`bool`, *optional*, defaults to `True`): Whether to wait for the upload.
+            token, revision, private: As [`~transformers.Trainer.push_to_hub`]; by default those of `args`.
+            kwargs: Of [`~transformers.Trainer.create_model_card`]. Without them a `README.md` that is there stays,
+                unless the library wrote it.
+
+        Returns:
+            `str`: The address of the commit; a `Future` of it with `blocking=False`, and `None` on other processes
+            than the first.
+
+        Raises:
+            ConfigurationError: If the folder holds what must not be published; nothing is sent.
+            PushError: If the Hub does not take it; the model stays in the folder.
+        """
+        return push_finished_model(self, commit_message, blocking, token, revision, private, **kwargs)
 
     def _get_learning_rate(self) -> float:
         groups = self.optimizer.param_groups
