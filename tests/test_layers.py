@@ -136,6 +136,7 @@ LAYERS = {
     "trainers.batch_rows": 3,
     "trainers.nonfinite": 3,
     "trainers.parameter_groups": 3,
+    "trainers.safe": 3,
     "trainers.step_statistics": 3,
     "trainers.class_loss": 3,
     "trainers.pushing": 3,

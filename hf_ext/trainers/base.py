@@ -1,35 +1,22 @@
 """ExtendedTrainer: a `Trainer` whose loss is right under accumulation and DDP, and that asks its callbacks."""
 
 import logging
-import math
 import os
-import time
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from accelerate import DistributedType
-from accelerate.utils import gather_object
-from accelerate.utils.memory import clear_device_cache
 from torch.utils.data import SequentialSampler
-from transformers import Trainer, TrainerCallback
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length
+from transformers import TrainerCallback
+from transformers.trainer_utils import has_length
 
 from hf_ext.callbacks.base import ExtensionCallback, require_unchanged
 from hf_ext.data.sampling import LengthGroupedSampler
-from hf_ext.hub.push import check_strategy
-from hf_ext.inspection import parameter_counts
 from hf_ext.lr_schedules import OWN_SCHEDULES
 from hf_ext.optimizers import SparseAdamW, clip_mixed_grad_norm_, large_embeddings
-from hf_ext.tracking import guard_trackers
-from hf_ext.trainers.batch_parts import BatchParts, batch_parts, batch_rows, is_out_of_memory
-from hf_ext.trainers.batch_rows import rows_of_update, shown_rows
 from hf_ext.trainers.class_loss import make_class_loss
-from hf_ext.trainers.nonfinite import NonFiniteError, NonFiniteGuard, RollBack
 from hf_ext.trainers.parameter_groups import scaled_groups, trainable_groups
-from hf_ext.trainers.pushing import push_finished_model, without_token
-from hf_ext.trainers.step_statistics import StepStatistics
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +32,7 @@ class _EpochTeller(TrainerCallback):
         self.collator.set_epoch(int(state.epoch))
 
 
-class ExtendedTrainer(Trainer):
+class ExtendedTrainer(SafeTrainer):
     r"""
     A [`~transformers.Trainer`] that composes techniques and mends what would falsify them.
 
@@ -111,32 +98,18 @@ class ExtendedTrainer(Trainer):
         sparse_embeddings: bool | None = None,
         class_weights: str | list[float] | dict[str, float] | None = None,
         focal_gamma: float = 0.0,
-        nonfinite: str = "raise",
-        nonfinite_budget: int = 10,
-        roll_back_factor: float = 0.5,
-        tracker_timeout: float = 60.0,
         **kwargs,
     ):
-        self.nonfinite = NonFiniteGuard(nonfinite, nonfinite_budget, roll_back_factor)
-        self.batch_parts, self.statistics = BatchParts(), StepStatistics()
-        self._checkpoint: str | None = None
-        given = kwargs.get("args", args[1] if len(args) > 1 else None)
-        if given is not None:
-            # The library makes the repository at once.
-            check_strategy(given)
         with warnings.catch_warnings():
             # Here it is compatible.
             warnings.filterwarnings("ignore", "Label smoothing is not compatible with multi-label")
             super().__init__(*args, **kwargs)
-        guard_trackers(self, tracker_timeout)
         self.class_loss = make_class_loss(
             self.model, self.args, self.train_dataset, class_weights, focal_gamma, self._foreign_loss()
         )
         if self.class_loss is not None:
             # It takes the labels away from the model, and smooths the loss of evaluations too.
             self.label_smoother = None
-        # It would put the mean of earlier losses in the place of one that is not finite.
-        self.args.logging_nan_inf_filter = False
         # Classification heads accept `num_items_in_batch` and ignore it; the Trainer then skips its own scaling.
         self.model_accepts_loss_kwargs = False
         if hasattr(self.data_collator, "set_epoch"):
@@ -193,42 +166,6 @@ class ExtendedTrainer(Trainer):
         """
         return count_targets(inputs)
 
-    def training_step(self, model, inputs, num_items_in_batch=None):
-        if not self.is_in_train:
-            return super().training_step(model, inputs, num_items_in_batch)
-        while True:
-            try:
-                loss = self._step_in_parts(model, inputs, num_items_in_batch)
-                break
-            except Exception as error:
-                if not is_out_of_memory(error) or self.args.world_size > 1:
-                    raise
-                self.batch_parts.double(error, max(map(batch_rows, self.nonfinite.batches)), self.state)
-            # Outside of the handler, which holds what did not fit. A part of the gradient may be there already.
-            clear_device_cache()
-            model.zero_grad()
-            self.forget_step()
-            for place in range(len(self.nonfinite.losses)):
-                self.nonfinite.losses[place] = self._step_in_parts(
-                    model, self.nonfinite.batches[place], num_items_in_batch
-                )
-        self.nonfinite.losses.append(loss)
-        return loss
-
-    def _step_in_parts(self, model, inputs, num_items_in_batch):
-        if self.batch_parts.count == 1:
-            return super().training_step(model, inputs, num_items_in_batch)
-        count = min(self.batch_parts.count, batch_rows(inputs))
-        # Each is weighed by its share of the step's targets, as micro-batches are.
-        losses = [
-            super(ExtendedTrainer, self).training_step(model, part, num_items_in_batch)
-            for part in batch_parts(inputs, count)
-        ]
-        return torch.stack(losses).sum()
-
-    def forget_step(self) -> None:
-        """Forget what the micro-batches of the present step have added to sums of yours: they are computed again."""
-
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         targets = self.count_targets(inputs)
         loss, outputs = self.batch_loss(model, inputs)
@@ -240,10 +177,7 @@ class ExtendedTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
-        started = time.perf_counter()
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self.statistics.loaded(batches, time.perf_counter() - started)
-        self.nonfinite.begin(batches)
         targets = sum(self.count_targets(batch) for batch in batches)
         if self.args.world_size > 1:
             targets = self.accelerator.reduce(torch.tensor(float(targets), device=device)).item()
@@ -330,13 +264,6 @@ class ExtendedTrainer(Trainer):
             )
         return supported and not freezing and self.sparse_embeddings is not False
 
-    def _load_optimizer_and_scheduler(self, checkpoint):
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None:
-            self._checkpoint = str(checkpoint)
-            self.nonfinite.resume(self.state, self.optimizer, self.lr_scheduler)
-            self.batch_parts.resume(self.state)
-
     def create_scheduler(self, num_training_steps, optimizer=None):
         own = OWN_SCHEDULES.get(self.args.lr_scheduler_type.value)
         if own is None or self.lr_scheduler is not None:
@@ -355,29 +282,7 @@ class ExtendedTrainer(Trainer):
     def _get_grad_norm(self, model, grad_norm=None):
         if self._sparse_modules and grad_norm is None:
             grad_norm = clip_mixed_grad_norm_(model.parameters(), float("inf"))
-        else:
-            grad_norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        # The last that happens before the callbacks and the optimizer.
-        if self.nonfinite.is_met(grad_norm, self.accelerator):
-            self.nonfinite.meet(model, self.state, self._rows_of_step, self.args.output_dir)
-        return grad_norm
-
-    def _rows_of_step(self) -> list[dict]:
-        """The rows of the present step on all processes."""
-        loader, accumulation = self.get_train_dataloader(), self.args.gradient_accumulation_steps
-        rows, batches = None, self.nonfinite.batches
-        if has_length(loader):
-            steps = max(1, -(-len(loader) // accumulation))
-            epoch, step = divmod(self.state.global_step, steps)
-            rows = rows_of_update(loader, epoch, step * accumulation, len(batches))
-        shown = [
-            row
-            for place, batch in enumerate(batches)
-            for row in shown_rows(
-                self.train_dataset, None if rows is None else rows[place], batch, self.processing_class
-            )
-        ]
-        return gather_object(shown)
+        return super()._get_grad_norm(model, grad_norm=grad_norm)
 
     # ---- Rows ----
 
@@ -451,54 +356,18 @@ class ExtendedTrainer(Trainer):
             raise ValueError(f"{names} both answer {question}; a run can follow one of them.")
         return answers[0][1] if answers else None
 
-    def train(self, resume_from_checkpoint=None, *args, **kwargs):
+    def train(self, *args, **kwargs):
         for callback in self._extension_callbacks():
             callback.asked = True
         self._expect_unused_parameters()
-        self._begin_anew()
         try:
-            while True:
-                try:
-                    return super().train(resume_from_checkpoint, *args, **kwargs)
-                except RollBack:
-                    resume_from_checkpoint = self._last_checkpoint()
+            return super().train(*args, **kwargs)
         finally:
             # The model may go on to an optimizer that refuses sparse gradients.
             for module in self._sparse_modules:
                 module.sparse = False
             for callback in self._extension_callbacks():
                 callback.release()
-
-    def _begin_anew(self) -> None:
-        """Nothing of an earlier training counts in this one."""
-        self.nonfinite.met, self.nonfinite.factor, self.batch_parts.count = 0, 1.0, 1
-        self._checkpoint, self.statistics = None, StepStatistics(self.args.world_size)
-
-    def _save_checkpoint(self, model, trial):
-        with self.statistics.paused():
-            super()._save_checkpoint(model, trial)
-        self._checkpoint = str(Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
-
-    def _last_checkpoint(self) -> str:
-        if self._checkpoint is None or not Path(self._checkpoint).is_dir():
-            raise NonFiniteError(
-                f"The loss or a gradient in step {self.state.global_step + 1} is not finite, and this run has saved no "
-                f"checkpoint to roll back to (save_strategy={self.args.save_strategy.value}). Save more often "
-                "(save_steps), or lower the learning rate."
-            )
-        return self._checkpoint
-
-    def evaluation_loop(self, *args, **kwargs):
-        with self.statistics.paused():
-            return super().evaluation_loop(*args, **kwargs)
-
-    def _maybe_log_save_evaluate(self, *args, **kwargs):
-        total = self._total_loss_scalar
-        super()._maybe_log_save_evaluate(*args, **kwargs)
-        if not math.isfinite(self._total_loss_scalar):
-            # A step that was left out shows in its own log, not in all that follow.
-            self._total_loss_scalar = total
-            self._tr_loss.zero_()
 
     def _expect_unused_parameters(self) -> None:
         if self._freezes_parameters() and self.args.ddp_find_unused_parameters is None:
@@ -513,9 +382,6 @@ class ExtendedTrainer(Trainer):
     def log(self, logs, start_time=None):
         if "loss" in logs:
             logs.update(self._group_rates)
-            parts = self.nonfinite.metrics(), self.batch_parts.metrics(), self.statistics.take()
-            for own in (*parts, parameter_counts(self.model)):
-                logs.update(own)
             for callback in self._extension_callbacks():
                 metrics = callback.metrics()
                 clash = sorted(set(logs) & set(metrics))
@@ -526,38 +392,6 @@ class ExtendedTrainer(Trainer):
                 logs.update(metrics)
         super().log(logs, start_time)
         logger.info("step %d: %s", self.state.global_step, logs)
-
-    # ---- Hub ----
-
-    def _save(self, output_dir=None, state_dict=None):
-        with without_token(self.args):
-            super()._save(output_dir, state_dict)
-
-    def _push_from_checkpoint(self, checkpoint_folder):
-        """Nothing is published before the model is finished."""
-
-    def push_to_hub(
-        self, commit_message="End of training", blocking=True, token=None, revision=None, private=None, **kwargs
-    ):
-        """
-        Save the model to `args.output_dir` and push what belongs to it, in one commit.
-
-        Args:
-            commit_message (`str`, *optional*, defaults to `"End of training"`): Of the commit.
-            blocking (`bool`, *optional*, defaults to `True`): Whether to wait for the upload.
-            token, revision, private: As [`~transformers.Trainer.push_to_hub`]; by default those of `args`.
-            kwargs: Of [`~transformers.Trainer.create_model_card`]. Without them a `README.md` that is there stays,
-                unless the library wrote it.
-
-        Returns:
-            `str`: The address of the commit; a `Future` of it with `blocking=False`, and `None` on other processes
-            than the first.
-
-        Raises:
-            ConfigurationError: If the folder holds what must not be published; nothing is sent.
-            PushError: If the Hub does not take it; the model stays in the folder.
-        """
-        return push_finished_model(self, commit_message, blocking, token, revision, private, **kwargs)
 
     def _get_learning_rate(self) -> float:
         groups = self.optimizer.param_groups

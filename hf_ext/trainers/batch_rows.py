@@ -5,6 +5,29 @@ from itertools import islice
 from typing import Any
 
 import torch
+from transformers import Trainer
+from transformers.trainer_utils import has_length
+
+
+def rows_of_step(trainer: Trainer, batches: list[dict]) -> list[dict[str, Any]]:
+    """
+    The rows of the step that a Trainer is in, on this process; see [`shown_rows`].
+
+    Args:
+        trainer ([`~transformers.Trainer`]): In its training.
+        batches (`list[dict]`): The step's micro-batches, as the model got them.
+    """
+    loader, accumulation, rows = trainer.get_train_dataloader(), trainer.args.gradient_accumulation_steps, None
+    if has_length(loader):
+        epoch, step = divmod(trainer.state.global_step, max(1, -(-len(loader) // accumulation)))
+        rows = rows_of_update(loader, epoch, step * accumulation, len(batches))
+    return [
+        row
+        for place, batch in enumerate(batches)
+        for row in shown_rows(
+            trainer.train_dataset, None if rows is None else rows[place], batch, trainer.processing_class
+        )
+    ]
 
 
 def rows_of_update(loader: Iterable, epoch: int, first: int, count: int) -> list[list[int]] | None:
