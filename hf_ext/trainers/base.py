@@ -17,6 +17,7 @@ from hf_ext.lr_schedules import OWN_SCHEDULES
 from hf_ext.optimizers import SparseAdamW, clip_mixed_grad_norm_, large_embeddings
 from hf_ext.trainers.class_loss import make_class_loss
 from hf_ext.trainers.parameter_groups import scaled_groups, trainable_groups
+from hf_ext.trainers.safe import SafeTrainer
 
 logger = logging.getLogger(__name__)
 
