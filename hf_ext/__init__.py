@@ -164,6 +164,13 @@ from hf_ext.experiments.search_space import SearchSpace, read_search_space
 from hf_ext.experiments.shared_storage import open_storage, open_study, require_optuna
 from hf_ext.experiments.single_task_baselines import compare_tasks, rehearse_tasks, train_baselines
 from hf_ext.experiments.teacher_and_control import TeacherArguments
+from hf_ext.export.arguments import ExportArguments, complete_export_values
+from hf_ext.export.export_results import write_export
+from hf_ext.export.export_run import ExportResult, export_model, published_folder
+from hf_ext.export.exported_model import ExportedModel
+from hf_ext.export.graphs import export_onnx, export_torch
+from hf_ext.export.parity import Parity, compare_exports
+from hf_ext.export.quantization import Quantization, quantize_onnx
 from hf_ext.hub.known_rows import known_rows
 from hf_ext.hub.plan import PushFinding, PushPlan, plan_push
 from hf_ext.hub.push import HubTarget, check_target, push_folder, take_target
@@ -242,6 +249,9 @@ __all__ = [
     "DistillationTrainer",
     "EarlyStoppingArguments",
     "EarlyStoppingThresholdCallback",
+    "ExportArguments",
+    "ExportResult",
+    "ExportedModel",
     "ExtendedTrainer",
     "ExtendedTrainingArguments",
     "ExtensionCallback",
@@ -266,6 +276,7 @@ __all__ = [
     "NonFiniteArguments",
     "NonFiniteError",
     "OwnFolds",
+    "Parity",
     "Predictions",
     "PreflightArguments",
     "PreflightReport",
@@ -276,6 +287,7 @@ __all__ = [
     "PushError",
     "PushFinding",
     "PushPlan",
+    "Quantization",
     "RawDataArguments",
     "RecipeTrainingArguments",
     "RunArguments",
@@ -340,12 +352,14 @@ __all__ = [
     "check_watched_tasks",
     "clear_output_dir",
     "compare_distillation",
+    "compare_exports",
     "compare_files",
     "compare_models",
     "compare_speed",
     "compare_tasks",
     "complete_distillation_values",
     "complete_evaluation_values",
+    "complete_export_values",
     "complete_kfold_values",
     "complete_multitask_values",
     "complete_preprocessing_values",
@@ -364,7 +378,10 @@ __all__ = [
     "exact_duplicates",
     "exact_mcnemar",
     "expected_calibration_error",
+    "export_model",
+    "export_onnx",
     "export_tasks",
+    "export_torch",
     "find_calibration",
     "find_learning_rate",
     "fine_tune_teacher",
@@ -418,7 +435,9 @@ __all__ = [
     "predict_with",
     "preflight",
     "preprocess",
+    "published_folder",
     "push_folder",
+    "quantize_onnx",
     "read_predictions",
     "read_search_space",
     "read_unlabelled",
@@ -472,6 +491,7 @@ __all__ = [
     "without_password",
     "write_comparison",
     "write_distillation",
+    "write_export",
     "write_kfold",
     "write_model_card",
     "write_multitask",

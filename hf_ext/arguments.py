@@ -11,7 +11,7 @@ from hf_ext.lr_schedules import OWN_SCHEDULES, ExtendedSchedulerType
 SECTIONS = (
     "model", "textcnn", "data", "preprocessing", "augmentation", "preflight", "training", "loss", "curriculum",
     "unfreezing", "learning_rates", "lr_finder", "early_stopping", "calibration", "teacher", "distillation",
-    "multitask", "kfold", "search", "health", "monitors", "tracking", "wandb", "run",
+    "multitask", "kfold", "search", "export", "health", "monitors", "tracking", "wandb", "run",
 )  # fmt: skip
 
 # The training guide's names -> the standard fields that they set. A section's own names come first.
@@ -35,6 +35,7 @@ ALIASES = {
     "scheduler_type": ("lr_scheduler_type",),
     "overwrite_output_dir": ("overwrite",),
     "model_path": ("model_name_or_path",),
+    "texts_file": ("test_file",),
 }
 # The guide's values, where they are not the standard ones. `None` leaves the field to its default.
 VALUE_ALIASES = {

@@ -51,6 +51,7 @@ RUN_FILES = (
     "search_history.png", "search_parallel.png", "search_importance.png",
     "preflight.json", "unfreezing.png", "curriculum.png", "cartography.png", "lr_finder.json", "lr_finder.png",
     "calibration.json",
+    "export.json", "onnx", "onnx_int8", "torch_export",
     "fold_runs", "kfold_results.json", "kfold.png", "predictions_out_of_fold.jsonl",
 )  # fmt: skip
 # Folders of models that belong to a run.

@@ -14,6 +14,7 @@ from hf_ext.experiments.kfold_arguments import KFoldArguments
 from hf_ext.experiments.lr_finder import LRFinderArguments
 from hf_ext.experiments.search_arguments import SearchArguments
 from hf_ext.experiments.teacher_and_control import TeacherArguments
+from hf_ext.export.arguments import ExportArguments
 from hf_ext.models.building import TextCNNArguments
 from hf_ext.tracking import TrackingArguments
 from hf_ext.trainers.class_loss import LossArguments
@@ -56,4 +57,5 @@ ALL_SETTINGS = {
     **KFOLD_SETTINGS,
     **SEARCH_SETTINGS,
     "preprocessing": PreprocessingArguments,
+    "export": ExportArguments,
 }

@@ -2,7 +2,7 @@
 
 import inspect
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from hf_ext.errors import ConfigurationError
 
 Texts = Sequence[str] | Sequence[tuple[str, str]]
+Measured = tuple[nn.Module, Any] | Callable[[Texts], np.ndarray]
 # Fewer texts would not stand for the lengths of all.
 MIN_TEXTS = 256
 MIN_ROUNDS = 3
@@ -47,10 +48,10 @@ def model_cost(model: nn.Module) -> dict[str, Any]:
 
 
 def compare_speed(
-    models: dict[str, tuple[nn.Module, Any]],
+    models: dict[str, Measured],
     texts: Texts,
     *,
-    max_length: int | dict[str, int],
+    max_length: int | dict[str, int] | None = None,
     batch_size: int = 32,
     rounds: int = 5,
     latency_texts: int = 200,
@@ -71,10 +72,14 @@ def compare_speed(
     0.25 s repeats the texts.
 
     Args:
-        models (`dict[str, tuple]`):
-            Name -> (sequence classifier, its tokenizer). The first is what the others' speed-up refers to.
+        models (`dict[str, tuple or Callable]`):
+            Name -> (sequence classifier, its tokenizer), or a function from a batch of texts to logits of shape
+            `(rows, classes)` as an array, such as an [`ExportedModel`]. The first is what the others' speed-up refers
+            to.
         texts (`list[str]` or `list[tuple[str, str]]`): Texts, or pairs of texts.
-        max_length (`int` or `dict[str, int]`): Tokens at which texts are cut; by model, if they differ.
+        max_length (`int` or `dict[str, int]`, *optional*):
+            Tokens at which the texts of the classifiers are cut; by model, if they differ. Functions cut texts
+            themselves.
         batch_size (`int`, *optional*, defaults to 32): Texts a batch, for throughput.
         rounds (`int`, *optional*, defaults to 5): Repetitions.
         latency_texts (`int`, *optional*, defaults to 200):
@@ -86,17 +91,20 @@ def compare_speed(
         `dict[str, dict[str, Any]]`: For each model `texts_per_second`, the median of the rounds, and its
         `texts_per_second_range` (least, most); `speed_up`, the median over rounds of the ratio to the first model in
         the same round, and its `speed_up_range`; `p50_ms` and `p95_ms`, percentiles of the time for one text alone; and
-        what was measured: `texts`, `rounds`, `latency_texts`, `batch_size`, `max_length`, torch's `threads` (fast
-        tokenizers have their own) and the `device`.
+        what was measured: `texts`, `rounds`, `latency_texts`, `batch_size` and torch's `threads` (fast tokenizers, and
+        functions, have their own); of a classifier `max_length` and `device`.
 
     Raises:
         ConfigurationError: If there is nothing to measure.
     """
-    lengths = max_length if isinstance(max_length, dict) else dict.fromkeys(models, max_length)
-    if set(lengths) != set(models):
+    classifiers = {name: pair for name, pair in models.items() if isinstance(pair, tuple)}
+    lengths = max_length if isinstance(max_length, dict) else dict.fromkeys(classifiers, max_length)
+    if set(lengths) != set(classifiers):
         raise ConfigurationError(
-            f"compare_speed: max_length names {', '.join(lengths)}; the models are {', '.join(models)}."
+            f"compare_speed: max_length names {', '.join(lengths)}; the models are {', '.join(classifiers)}."
         )
+    if None in lengths.values():
+        raise ConfigurationError("compare_speed: max_length is missing: at how many tokens are the texts to be cut?")
     numbers = {
         "max_length": min(lengths.values(), default=1),
         "batch_size": batch_size,
@@ -111,8 +119,11 @@ def compare_speed(
     }.items():
         if not value > 0:
             raise ConfigurationError(f"compare_speed: {name} is {value}; it must be positive.")
-    runners = {name: _Runner(*pair, lengths[name]) for name, pair in models.items()}
-    with _evaluating([model for model, _ in models.values()]), torch.inference_mode():
+    runners = {
+        name: _Classifier(*model, lengths[name]) if name in classifiers else _Function(model)
+        for name, model in models.items()
+    }
+    with evaluating([model for model, _ in classifiers.values()]), torch.inference_mode():
         plan = _probe(runners, texts, batch_size, rounds, latency_texts, seconds)
         rates, latencies = _measure(runners, plan, batch_size)
     first = rates[next(iter(rates))]
@@ -129,24 +140,62 @@ def compare_speed(
             "p50_ms": 1000 * float(p50),
             "p95_ms": 1000 * float(p95),
             **setting,
-            "max_length": lengths[name],
-            "device": str(runners[name].device),
+            **runners[name].setting,
         }
     return results
+
+
+@contextmanager
+def evaluating(models: list[nn.Module]) -> Iterator[None]:
+    """
+    Evaluation mode inside a `with` block; afterwards every module is in the mode it was in, also where a model mixes
+    them.
+
+    Args:
+        models (`list[nn.Module]`): Any modules.
+    """
+    modes = {module: module.training for model in models for module in model.modules()}
+    try:
+        for model in models:
+            model.eval()
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 # ---- Inside ----
 
 
-class _Runner:
-    """From raw texts to class ids, as a program would use the model."""
+class _Function:
+    """From raw texts to class ids, as a program would use a function from texts to logits."""
+
+    setting: dict[str, Any] = {}
+
+    def __init__(self, logits: Callable[[Texts], np.ndarray]):
+        self.logits = logits
+
+    def __call__(self, texts: Texts) -> list[int]:
+        return self.logits(texts).argmax(-1).tolist()
+
+    def seconds(self, batches: list[Texts]) -> float:
+        start = time.perf_counter()
+        for batch in batches:
+            self(batch)
+        return time.perf_counter() - start
+
+
+class _Classifier(_Function):
+    """The same of a model and its tokenizer."""
 
     def __init__(self, model: nn.Module, tokenizer: Any, max_length: int):
+        super().__init__(self._logits)
         self.model, self.tokenizer, self.max_length = model, tokenizer, max_length
         self.device = next(model.parameters()).device
         self.accepted = set(inspect.signature(model.forward).parameters)
+        self.setting = {"max_length": max_length, "device": str(self.device)}
 
-    def __call__(self, texts: Texts) -> list[int]:
+    def _logits(self, texts: Texts) -> torch.Tensor:
         columns = [texts] if isinstance(texts[0], str) else [list(column) for column in zip(*texts, strict=True)]
         encoded = self.tokenizer(
             *columns, truncation=True, max_length=self.max_length, padding=True, return_tensors="pt"
@@ -154,13 +203,7 @@ class _Runner:
         # A wrapper's forward may name nothing. Ids of empty texts alone would be floats.
         wanted = self.accepted if "input_ids" in self.accepted else set(encoded)
         inputs = {name: ids.to(self.device, torch.long) for name, ids in encoded.items() if name in wanted}
-        return self.model(**inputs).logits.argmax(dim=-1).tolist()
-
-    def seconds(self, batches: list[Texts]) -> float:
-        start = time.perf_counter()
-        for batch in batches:
-            self(batch)
-        return time.perf_counter() - start
+        return self.model(**inputs).logits
 
 
 @dataclass(frozen=True)
@@ -171,7 +214,7 @@ class _Plan:
 
 
 def _probe(
-    runners: dict[str, _Runner], texts: Texts, batch_size: int, rounds: int, latency_texts: int, seconds: float
+    runners: dict[str, _Function], texts: Texts, batch_size: int, rounds: int, latency_texts: int, seconds: float
 ) -> _Plan:
     """Warm every model up, and see how much there is time for."""
     sample, batched, alone = _spread(texts, batch_size), 0.0, 0.0
@@ -188,7 +231,7 @@ def _probe(
 
 
 def _measure(
-    runners: dict[str, _Runner], plan: _Plan, batch_size: int
+    runners: dict[str, _Function], plan: _Plan, batch_size: int
 ) -> tuple[dict[str, np.ndarray], dict[str, list[float]]]:
     """Texts a second of each model and round, and seconds of each model and single text."""
     batches = [plan.texts[start : start + batch_size] for start in range(0, len(plan.texts), batch_size)]
@@ -218,16 +261,3 @@ def _spread(texts: Texts, count: int) -> Texts:
 
 def _median_and_range(name: str, values: np.ndarray) -> dict[str, Any]:
     return {name: float(np.median(values)), f"{name}_range": (float(values.min()), float(values.max()))}
-
-
-@contextmanager
-def _evaluating(models: list[nn.Module]) -> Iterator[None]:
-    """Evaluation mode; afterwards every module is in the mode it was in, also where a model mixes them."""
-    modes = {module: module.training for model in models for module in model.modules()}
-    try:
-        for model in models:
-            model.eval()
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training

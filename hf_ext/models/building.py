@@ -158,10 +158,7 @@ def load_pretrained(model_args: ModelArguments, task: Task, use_cpu: bool):
         ) from error
     except (OSError, ValueError, SafetensorError) as error:
         raise ConfigurationError(f"{model_args.model_name_or_path} could not be loaded: {error}") from error
-    longest = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
-    # RoBERTa-like models count positions from behind the padding's id.
-    longest -= (config.pad_token_id or 0) + 1 if config.model_type in OFFSET_POSITIONS else 0
-    tokenizer.model_max_length = min(tokenizer.model_max_length, longest, LONGEST_TEXT)
+    tokenizer.model_max_length = min(tokenizer.model_max_length, longest_input(config) or LONGEST_TEXT, LONGEST_TEXT)
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
         # What the library makes up when the files are missing.
         raise ConfigurationError(
@@ -199,6 +196,15 @@ def load_config(model_args: ModelArguments):
         return AutoConfig.from_pretrained(model_args.config_name or name, **_hub_kwargs(model_args))
     except (OSError, ValueError, json.JSONDecodeError) as error:
         raise ConfigurationError(f"{name} could not be loaded: {error}") from error
+
+
+def longest_input(config) -> int | None:
+    """Tokens that a model with positions takes at most; `None` for any number."""
+    longest = getattr(config, "max_position_embeddings", None)
+    if longest is None or config.model_type not in OFFSET_POSITIONS:
+        return longest or None
+    # RoBERTa-like models count positions from behind the padding's id.
+    return longest - (config.pad_token_id or 0) - 1
 
 
 def load_tokenizer(name: str, model_args: ModelArguments):

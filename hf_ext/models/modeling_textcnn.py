@@ -9,6 +9,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from .configuration_textcnn import TextCNNConfig
 from .freezing import freeze_parameters, unfreeze_parameters
+from .sentence_convolution import largest_responses
 
 
 class TextCNNEmbeddings(nn.Module):
@@ -88,27 +89,40 @@ class TextCNNModel(TextCNNPreTrainedModel):
             padding = self.config.pad_token_id
             attention_mask = torch.ones_like(input_ids) if padding is None else input_ids != padding
         mask = attention_mask.bool()
+        channels = [vectors * mask.unsqueeze(-1).to(vectors.dtype) for vectors in self.embeddings(input_ids)]
+        positions = torch.arange(mask.shape[1], device=mask.device)
+        ends = torch.where(mask, positions + 1, 0).amax(dim=1) if mask.shape[1] else None
+        if len(channels) == 1 and ends is not None and _is_plain_cpu(channels[0]):
+            weights = [convolution.weight for convolution in self.convolutions]
+            responses = largest_responses(channels[0], ends, weights)
+        else:
+            responses = self._largest_responses(channels, ends)
+        biases = [convolution.bias for convolution in self.convolutions]
+        return torch.cat([F.relu(largest + bias) for largest, bias in zip(responses, biases, strict=True)], dim=1)
+
+    def _largest_responses(self, channels: list[torch.Tensor], ends: torch.Tensor | None) -> list[torch.Tensor]:
+        """As [`largest_responses`], over all channels, for every device and number format."""
         # Zeros on both sides let every filter see every token at each of its positions, and give texts that are
         # shorter than a filter (or empty) a window at all.
         margin = max(self.config.filter_sizes) - 1
-        channels = [
-            F.pad((vectors * mask.unsqueeze(-1).to(vectors.dtype)).transpose(1, 2), (margin, margin))
-            for vectors in self.embeddings(input_ids)
-        ]
-        # Windows that begin beyond the last token hold only padding. They are left out of the maximum, so that a
-        # text's features do not depend on how far its batch was padded; window 0 stays for empty texts.
-        positions = torch.arange(mask.shape[1], device=mask.device)
-        ends = margin + torch.where(mask, positions + 1, 0).amax(dim=1, keepdim=True) if mask.shape[1] else None
-        features = []
+        padded = [F.pad(channel.transpose(1, 2), (margin, margin)) for channel in channels]
+        found = []
         for convolution in self.convolutions:
-            weight, bias = convolution.weight, convolution.bias
-            responses = sum(F.conv1d(channel, weight) for channel in channels) + bias.unsqueeze(-1)
+            responses = sum(F.conv1d(channel, convolution.weight) for channel in padded)
             if ends is not None:
-                starts = torch.arange(responses.shape[2], device=mask.device)
-                beyond = (starts >= ends) & (starts > 0)
+                # Windows that begin beyond the last token hold only padding. They are left out, so that a text's
+                # features do not depend on how far its batch was padded; window 0 stays for empty texts.
+                starts = torch.arange(responses.shape[2], device=ends.device)
+                beyond = (starts >= margin + ends.unsqueeze(1)) & (starts > 0)
                 responses = responses.masked_fill(beyond.unsqueeze(1), float("-inf"))
-            features.append(F.relu(responses.amax(dim=2)))
-        return torch.cat(features, dim=1)
+            found.append(responses.amax(dim=2))
+        return found
+
+
+def _is_plain_cpu(vectors: torch.Tensor) -> bool:
+    """Whether nothing but the CPU's own float32 is to compute with them: no tracing, no other number format."""
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return vectors.is_cpu and vectors.dtype == torch.float32 and not traced and not torch.is_autocast_enabled("cpu")
 
 
 class TextCNNForSequenceClassification(TextCNNPreTrainedModel):

@@ -2,6 +2,7 @@ import json
 import struct
 import time
 
+import numpy as np
 import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, BertTokenizer
@@ -114,6 +115,26 @@ def test_the_slower_model_is_found_to_be_slower(words):
         assert [result[name] for name in ("texts", "rounds", "latency_texts", "batch_size")] == [300, 3, 20, 100]
         assert result["threads"] == torch.get_num_threads() and result["device"] == "cpu"
     json.dumps(found)
+
+
+def test_a_function_from_texts_to_logits_beside_a_model(words):
+    given = []
+
+    def logits(texts):
+        given.append(texts)
+        time.sleep(0.04)
+        return np.zeros((len(texts), 2))
+
+    models = {"fast": lambda texts: np.zeros((len(texts), 2)), "function": logits, "model": (cnn(words), words)}
+    found = compare_speed(models, TEXTS, max_length=12, batch_size=150, rounds=3, latency_texts=10)
+    assert [TEXTS[:150], TEXTS[150:]] in [given[place : place + 2] for place in range(len(given))]
+    assert found["function"]["p50_ms"] >= 40 and found["function"]["speed_up"] < 1
+    assert 300 / found["function"]["texts_per_second"] > 2 * 0.04
+    assert "max_length" not in found["function"] and found["model"]["max_length"] == 12
+    alone = compare_speed({"function": logits}, TEXTS[:5], rounds=1, latency_texts=2)
+    assert alone["function"]["texts"] == 5
+    with pytest.raises(ConfigurationError, match="max_length is missing"):
+        compare_speed(models, TEXTS)
 
 
 def test_every_model_gets_the_same_raw_texts_in_plain_batches(words):

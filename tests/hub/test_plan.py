@@ -23,6 +23,7 @@ CNN = {
     "freezing.py",
     "model.safetensors",
     "modeling_textcnn.py",
+    "sentence_convolution.py",
 }
 TOKENIZER = {"tokenizer.json", "tokenizer_config.json"}
 ROW = "never has a film of this kind moved me so"

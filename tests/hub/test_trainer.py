@@ -23,7 +23,7 @@ from ..hub_server import TOKEN
 ROW = "never has a film of this kind moved me so"
 MODEL = {
     *(".gitattributes", "README.md", "config.json", "configuration_textcnn.py", "freezing.py", "model.safetensors"),
-    *("modeling_textcnn.py", "tokenizer.json", "tokenizer_config.json"),
+    *("modeling_textcnn.py", "sentence_convolution.py", "tokenizer.json", "tokenizer_config.json"),
 }
 
 

@@ -62,6 +62,11 @@ def run_evaluation():
 
 
 @pytest.fixture(scope="session")
+def run_export():
+    return load_recipe("run_export").main
+
+
+@pytest.fixture(scope="session")
 def run_lr_finder():
     return load_recipe("run_lr_finder").main
 

@@ -27,7 +27,7 @@ CNN = ["--model_type", "textcnn", "--embed_size", "16", "--num_filters", "8", "-
 FAST = ["--num_train_epochs", "1", "--per_device_train_batch_size", "16", "--disable_tqdm", "true"]
 MODEL = {
     *("README.md", "calibration.json", "config.json", "configuration_textcnn.py", "freezing.py", "model.safetensors"),
-    *("modeling_textcnn.py", "tokenizer.json", "tokenizer_config.json"),
+    *("modeling_textcnn.py", "sentence_convolution.py", "tokenizer.json", "tokenizer_config.json"),
 }
 LOAD = """
 import json, sys

@@ -1,0 +1,64 @@
+"""Export a saved model, and see on real texts that it still answers the same.
+
+    python recipes/run_export.py --model_name_or_path outputs/cnn --formats onnx onnx_int8 torch_export \\
+        --texts_file test.json --output_dir outputs/cnn_export
+    python recipes/run_export.py --model_name_or_path outputs/cnn --formats onnx_int8 --int8_ops MatMul \\
+        --texts_file test.json --max_flips 0.01 --output_dir outputs/cnn_int8
+
+Needs pip install 'hf_ext[export]' for onnx and onnx_int8. output_dir then holds a folder for each format (the model
+beside its tokenizer, config.json and calibration), export.json, report.html and run.json. An export that answers more
+texts otherwise than max_flips allows ends the run, and nothing is left of it. hf_ext.ExportedModel runs such a folder.
+"""
+
+import sys
+
+from hf_ext import (
+    ALL_SETTINGS,
+    DataArguments,
+    ExportArguments,
+    ModelArguments,
+    RunRecord,
+    SavedCalibrationArguments,
+    calibration_notes,
+    check_output_dir,
+    complete_export_values,
+    export_model,
+    find_calibration,
+    load_config,
+    load_pretrained,
+    load_text_data,
+    parse_arguments,
+    published_folder,
+    readable_errors,
+    task_of_config,
+    write_export,
+)
+
+ARGUMENTS = (ModelArguments, DataArguments, SavedCalibrationArguments, ExportArguments)
+
+
+def main(argv: list[str]) -> None:
+    model_args, data_args, saved_args, export_args = parse_arguments(
+        ARGUMENTS, argv, __doc__, complete=complete_export_values, others=ALL_SETTINGS.values()
+    )
+    sections = {"model": model_args, "data": data_args, "calibration": saved_args, "export": export_args}
+    record = RunRecord(argv, sections)
+    source = model_args.model_name_or_path
+    output_dir = check_output_dir(export_args.output_dir, export_args.overwrite, model=source)
+    task = task_of_config(load_config(model_args))
+    data = load_text_data(data_args, model_args, ("test",), task)
+    calibration = find_calibration(model_args, task) if saved_args.calibration == "auto" else None
+    for note in data.notes + calibration_notes(calibration, source):
+        print(f"Note: {note}")
+    model, tokenizer = load_pretrained(model_args, task, use_cpu=True)
+    tokenizer.model_max_length = min(data_args.max_seq_length or tokenizer.model_max_length, tokenizer.model_max_length)
+    record.add(data=data.fingerprint())
+    with published_folder(output_dir, export_args.overwrite) as folder:
+        result = export_model(export_args, model, tokenizer, data, folder, calibration)
+        report = write_export(result, f"Exports of {source}", record, folder)
+    print(f"\nReport: {output_dir / report.name}")
+
+
+if __name__ == "__main__":
+    with readable_errors("run_export.py"):
+        main(sys.argv[1:])
