@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 # Logs in a row after which a group without any gradient is called dead, or a norm can be called exploding.
 PATIENCE = 3
 EXPLODING_FACTOR = 100.0
+WAITING = "performance/data_loading_share"
 # Of the time; above it a run waits for its data.
 LOADER_BOUND = 0.2
 # A gain below this share of the value is none.
@@ -175,7 +176,7 @@ def training_hints(history: list[dict[str, Any]], patience: int = PATIENCE) -> d
                 f"decreased over {patience} evaluations. Adjust the learning rate (a finder: --learning_rate auto), "
                 "use a schedule, check the gradient flow and the data."
             )
-    shares = [entry["data_loading_share"] for entry in history if "data_loading_share" in entry][-patience:]
+    shares = [entry[WAITING] for entry in history if WAITING in entry][-patience:]
     if len(shares) == patience and min(shares) > LOADER_BOUND:
         hints["Loader-bound"] = (
             f"{100 * min(shares):.0f} % of the time or more goes into waiting for data: raise dataloader_num_workers."

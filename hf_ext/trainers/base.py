@@ -49,7 +49,8 @@ class ExtendedTrainer(SafeTrainer):
     - A loss or gradient that is not finite never reaches the weights, and shows in the logs (`logging_nan_inf_filter`
       is off).
     - When memory is too small for a micro-batch (one process), it is computed in parts from there on; the step stays.
-    - Every log has examples and tokens a second, the share of padding, that of waiting for data, and peak memory.
+    - Every log has examples and tokens a second, the share of padding, that of waiting for data, and peak memory
+      (`performance/...`), and how many parameters are trained.
     - Class weights, focal loss and label smoothing (of several labels too) shape the loss of training batches.
       Evaluations report the plain loss, so that runs with different settings can be compared by it.
     - `push_to_hub` pushes the finished model and nothing else, after a look at what is published ([`plan_push`]);

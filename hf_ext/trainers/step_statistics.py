@@ -10,6 +10,9 @@ import torch
 from hf_ext.run_record import peak_memory
 
 
+PREFIX = "performance/"
+
+
 class StepStatistics:
     """
     Counts rows and tokens, and the seconds that were spent waiting for them, since the last log.
@@ -45,7 +48,7 @@ class StepStatistics:
         What was measured since the last call.
 
         Returns:
-            `dict[str, float]`: `examples_per_second`, `tokens_per_second` (without padding), `padding_share` (of all
+            `dict[str, float]`, all after `performance/`: `examples_per_second`, `tokens_per_second` (without padding), `padding_share` (of all
             token places), `data_loading_share` (of the time), `peak_cpu_memory_mib` and, on a GPU,
             `peak_gpu_memory_mib`.
         """
@@ -54,12 +57,13 @@ class StepStatistics:
         self._begin()
         if not rows or seconds <= 0:
             return {}
-        found = {"examples_per_second": self.processes * rows / seconds}
+        found: dict[str, float] = {"examples_per_second": self.processes * rows / seconds}
         if places:
             found["tokens_per_second"] = self.processes * tokens / seconds
             found["padding_share"] = 1 - tokens / places
         found["data_loading_share"] = min(1.0, waited / seconds)
-        return {name: float(f"{value:.4g}") for name, value in found.items()} | peak_memory()
+        found = {name: float(f"{value:.4g}") for name, value in found.items()} | peak_memory()
+        return {f"{PREFIX}{name}": value for name, value in found.items()}
 
     @contextmanager
     def paused(self) -> Iterator[None]:

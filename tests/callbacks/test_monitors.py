@@ -181,10 +181,10 @@ def test_a_plateau():
 
 
 def test_a_loader_that_is_too_slow():
-    slow = history([0.9, 0.6, 0.4], [0.9, 0.6, 0.4], data_loading_share=0.3)
+    slow = history([0.9, 0.6, 0.4], [0.9, 0.6, 0.4], **{"performance/data_loading_share": 0.3})
     assert "30 % of the time or more" in training_hints(slow)["Loader-bound"]
     assert "dataloader_num_workers" in training_hints(slow)["Loader-bound"]
-    slow[2]["data_loading_share"] = 0.1
+    slow[2]["performance/data_loading_share"] = 0.1
     assert training_hints(slow) == {}
 
 
