@@ -9,7 +9,6 @@ import torch
 
 from hf_ext.run_record import peak_memory
 
-
 PREFIX = "performance/"
 
 
@@ -48,9 +47,9 @@ class StepStatistics:
         What was measured since the last call.
 
         Returns:
-            `dict[str, float]`, all after `performance/`: `examples_per_second`, `tokens_per_second` (without padding), `padding_share` (of all
-            token places), `data_loading_share` (of the time), `peak_cpu_memory_mib` and, on a GPU,
-            `peak_gpu_memory_mib`.
+            `dict[str, float]`, all after `performance/`: `examples_per_second`, `tokens_per_second` (without padding),
+            `padding_share` (of all token places), `data_loading_share` (of the time), `peak_cpu_memory_mib` and, on a
+            GPU, `peak_gpu_memory_mib`.
         """
         seconds = time.perf_counter() - self._started
         rows, places, tokens, waited = self._rows, self._places, float(self._tokens), self._waited
