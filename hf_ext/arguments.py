@@ -23,6 +23,7 @@ ALIASES = {
     "wandb.entity": ("wandb_entity",),
     "wandb.tags": ("wandb_tags",),
     "wandb.notes": ("wandb_notes",),
+    "wandb.mode": ("wandb_mode",),
     "augmentation.enabled": ("augmentation_enabled",),
     "augmentation.techniques": ("augmentation_techniques",),
     "augmentation.probability": ("augmentation_prob",),

@@ -522,6 +522,7 @@ WANDB = """
 wandb:
   project: "your-project-name"
   entity: "your-wandb-entity"
+  mode: offline
   name: null  # Auto-generated
   tags: ["experiment", "baseline"]
   notes: "Baseline model training"
@@ -603,6 +604,7 @@ def test_guide_data_and_wandb_blocks(parse, write):
         wandb_entity="your-wandb-entity",
         wandb_tags=["experiment", "baseline"],
         wandb_notes="Baseline model training",
+        wandb_mode="offline",
     )
 
 
