@@ -1,3 +1,4 @@
+import gc
 import os
 import sys
 from pathlib import Path
@@ -10,3 +11,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 CONTRACTS = str(Path(__file__).parent / "contracts")
 sys.path.insert(0, CONTRACTS)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [CONTRACTS, os.environ.get("PYTHONPATH")]))
+
+
+def pytest_collection_finish(session):
+    """A Trainer collects garbage whenever it begins, which takes longer than a small training: not through imports."""
+    gc.collect()
+    gc.freeze()

@@ -1,7 +1,6 @@
 """The own schedules as schedulers of any loop, and as `lr_scheduler_type` of a run."""
 
 import copy
-import gc
 import json
 import math
 import pickle
@@ -37,14 +36,6 @@ NEEDED = {
 ADAPTIVE = ["reduce_lr_on_plateau", "greedy"]
 EVALUATED = {name: {"eval_strategy": "steps", "eval_steps": 2} for name in ADAPTIVE}
 STEPS = 8
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_search_through_imported_modules():
-    """Every training begins with a garbage collection, which takes longer than these trainings."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def two_groups():

@@ -1,6 +1,5 @@
 """The curriculum in a training: the rows of each epoch, the logs, what a resume and bad settings say."""
 
-import gc
 import math
 from functools import partial
 
@@ -16,14 +15,6 @@ from hf_ext.callbacks.curriculum import check_epochs
 from hf_ext.experiments.lr_finder import LRFinder
 
 ROWS, EPOCHS = 48, 3
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_search_through_imported_modules():
-    """Every training begins with a garbage collection, which takes longer than these trainings."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """A run stops where a plain loop over all its evaluations says, also when it is resumed."""
 
-import gc
 import json
 import math
 import random
@@ -24,14 +23,6 @@ EPOCHS = 6
 ROWS = [{"x": [float(index % 3), 1.0], "labels": float(index % 2)} for index in range(8)]
 KEY = "hf_ext.EarlyStoppingThresholdCallback/eval_score"
 both_trainers = pytest.mark.parametrize("trainer_class", [Trainer, ExtendedTrainer])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_search_through_imported_modules():
-    """Every training begins with a garbage collection, which takes longer than these trainings."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 class Line(torch.nn.Module):

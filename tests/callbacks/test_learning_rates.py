@@ -1,6 +1,5 @@
 """Discriminative learning rates: each parameter moves as far as its rate says, and no silent slips."""
 
-import gc
 import json
 import math
 import re
@@ -50,14 +49,6 @@ SMALL = {
     "attention_probs_dropout_prob": 0.0,
 }
 Rates = DiscriminativeLearningRateCallback
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_search_through_imported_modules():
-    """Every training begins with a garbage collection, which takes longer than these trainings."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def bert():

@@ -1,6 +1,5 @@
 """Gradual unfreezing: what is trained when, what is refused, and that the model is as before afterwards."""
 
-import gc
 import json
 import math
 import re
@@ -54,14 +53,6 @@ BATCH = 8
 STEPS_PER_EPOCH = 4
 Unfreezing = GradualUnfreezingCallback
 both_trainers = pytest.mark.parametrize("cls", [Trainer, ExtendedTrainer])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_search_through_imported_modules():
-    """Every training begins with a garbage collection, which takes longer than these trainings."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def bert(dropout=0.0, **changes):

@@ -223,7 +223,7 @@ def _enter(case: Case, rank: int, world_size: int, port: int, results: str) -> N
 def launch(case: Case, world_size: int = 1) -> list[dict]:
     """Run a case in `world_size` processes; a list of their reports, or of `None` for those that were killed."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["runs"])
+    context.set_forkserver_preload(["forked", "runs"])
     results = Path(case.output_dir) / "reports"
     results.mkdir(parents=True, exist_ok=True)
     for old in results.glob("*.pt"):

@@ -248,7 +248,7 @@ def run(folder, seconds, name, environment):
 def start(tmp_path):
     # As in the contracts: a server that has imported everything once.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["runs"])
+    context.set_forkserver_preload(["forked", "runs"])
     started = []
 
     def start(seconds=0.0, name="", **environment):

@@ -1,6 +1,5 @@
 """Cartography: statistics against plain loops, probabilities against SciPy, and that watching changes nothing."""
 
-import gc
 import math
 import random
 
@@ -15,14 +14,6 @@ from hf_ext.experiments.cartography import DataMap, cartography_scores, data_map
 
 ROWS = 40
 TINY = runs.Case("", model="textcnn", rows=ROWS, epochs=3, batch_size=8, dropout=0.1, sampling="random")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_search_through_imported_modules():
-    """Every training begins with a garbage collection, which takes longer than these trainings."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def rows_and_labels(case=TINY):

@@ -1,7 +1,6 @@
 """Cross review: each row is scored by a model that has not seen it, once, and nothing else changes."""
 
 import functools
-import gc
 import math
 import multiprocessing
 import os
@@ -26,14 +25,6 @@ from hf_ext.experiments.cross_review import assign_folds, cross_review_scores, r
 
 ROWS = 45
 TINY = runs.Case("", model="textcnn", rows=ROWS, epochs=1, batch_size=9, dropout=0.1)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_search_through_imported_modules():
-    """Every training begins with a garbage collection, which takes longer than these trainings."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def rows_and_labels(case=TINY):
@@ -376,7 +367,7 @@ def _in_process(rank, world_size, port, output_dir):
 
 def test_processes_take_part_and_agree(tmp_path):
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["runs"])
+    context.set_forkserver_preload(["forked", "runs"])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -1218,7 +1218,7 @@ def _in_process(rank, world_size, port, output_dir):
 
 def test_two_processes_agree(tmp_path):
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["runs"])
+    context.set_forkserver_preload(["forked", "runs"])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -106,7 +106,7 @@ def assert_same_folds(one, other):
 def begin(argv, fold=None, step=0, environment=None):
     """The recipe in a process of its own."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["hf_ext"])
+    context.set_forkserver_preload(["forked"])
     given = {"ARGV": [str(flag) for flag in argv], "FOLD": fold, "STEP": step, "ENVIRONMENT": environment or {}}
     process = context.Process(target=runpy.run_path, args=(str(INTERRUPTED), given, "interrupted"))
     process.start()

@@ -493,7 +493,7 @@ def test_two_processes_make_what_one_makes(data, tiny_bert, tmp_path):
 def in_a_process(argv, part=None, moment=0):
     """The exit code of a run, negative for a signal."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["hf_ext"])
+    context.set_forkserver_preload(["forked"])
     given = {"ARGV": [str(flag) for flag in argv], "PART": part, "MOMENT": moment}
     process = context.Process(target=runpy.run_path, args=(str(INTERRUPTED), given, "interrupted"))
     process.start()

@@ -46,7 +46,7 @@ def results_of(flags):
 def in_a_process(argv, trial=None, step=0):
     """The recipe in a process that has imported everything already; its exit code."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["hf_ext"])
+    context.set_forkserver_preload(["forked"])
     given = {"ARGV": [str(flag) for flag in argv], "TRIAL": trial, "STEP": step}
     process = context.Process(target=runpy.run_path, args=(str(INTERRUPTED), given, "interrupted"))
     process.start()

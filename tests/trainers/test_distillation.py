@@ -1,7 +1,6 @@
 """A student's first step against a ten-line loop, what it evaluates, saves and logs, and what it refuses."""
 
 import copy
-import gc
 import math
 import pickle
 import weakref
@@ -46,14 +45,6 @@ SENTENCE = "the slow film and its quick plot please a happy young crowd with bri
 WORDS = SENTENCE.split()
 TEXTS = [" ".join(WORDS[(5 * i + 3 * j) % len(WORDS)] for j in range(3 + i % 5)) for i in range(16)]
 UNLABELLED = (3, 4, 5, 11)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_search_through_imported_modules():
-    """Every training begins with a garbage collection, which takes longer than these trainings."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def make_bert(tokenizer, names, problem_type=SINGLE, seed=0, layers=1, width=16, scale=1.0):
