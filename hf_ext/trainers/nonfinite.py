@@ -159,8 +159,9 @@ class NonFiniteGuard:
         if self.policy == "raise" or self.met > self.budget:
             spent = "" if self.policy == "raise" else f" That is more than nonfinite_budget={self.budget} times."
             raise NonFiniteError(
-                f"{what}{spent} The weights are those of step {step - 1}. Lower the learning rate, clip gradients "
-                "(max_grad_norm), look at these rows, or leave such steps out (nonfinite=skip)."
+                f"{what}{spent} The training has diverged, or these rows are damaged; the weights are those of step "
+                f"{step - 1}. Lower the learning rate, clip gradients (max_grad_norm), look at the rows, or leave such "
+                "steps out (nonfinite=skip)."
             )
         if self.policy == "roll_back":
             self.factor *= self.step_factor
