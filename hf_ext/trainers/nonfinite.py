@@ -76,6 +76,7 @@ class NonFiniteGuard:
     Attributes:
         met (`int`): Steps so far whose loss or gradient was not finite.
         factor (`float`): What the learning rate was multiplied by in all.
+        is_watching (`bool`): Off where a loss that is not finite is a result, as in a range test.
 
     Raises:
         ConfigurationError: If an argument is out of range.
@@ -92,7 +93,7 @@ class NonFiniteGuard:
         if not 0 < roll_back_factor < 1:
             raise ConfigurationError(f"roll_back_factor is {roll_back_factor!r}; it must lie between 0 and 1.")
         self.policy, self.budget, self.step_factor = nonfinite, nonfinite_budget, roll_back_factor
-        self.met, self.factor = 0, 1.0
+        self.met, self.factor, self.is_watching = 0, 1.0, True
         self.losses: list[torch.Tensor] = []
         self.batches: list[dict] = []
 
@@ -111,6 +112,8 @@ class NonFiniteGuard:
             accelerator ([`~accelerate.Accelerator`]): Knows the processes. Under fp16 the gradient's overflow is its
                 scaler's own business.
         """
+        if not self.is_watching:
+            return False
         losses = torch.stack([loss.detach().float() for loss in self.losses]) if self.losses else torch.zeros(1)
         bad = (~torch.isfinite(losses)).any().reshape(1).float()
         if accelerator.num_processes > 1:
