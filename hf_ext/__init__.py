@@ -3,7 +3,6 @@
 from hf_ext.arguments import (
     DataArguments,
     ExtendedTrainingArguments,
-    LaterArguments,
     ModelArguments,
     RawDataArguments,
     RecipeTrainingArguments,
@@ -15,6 +14,7 @@ from hf_ext.assembly import (
     find_learning_rate,
     technique_images,
     tokenize_splits,
+    trainer_settings,
     write_range_test,
 )
 from hf_ext.callbacks import (
@@ -22,12 +22,15 @@ from hf_ext.callbacks import (
     DiscriminativeLearningRateCallback,
     EarlyStoppingThresholdCallback,
     ExtensionCallback,
+    GradientMonitorCallback,
     GradualUnfreezingCallback,
     PruningCallback,
+    TrainingHintsCallback,
 )
 from hf_ext.callbacks.curriculum import CurriculumArguments
 from hf_ext.callbacks.early_stopping import EarlyStoppingArguments
 from hf_ext.callbacks.learning_rates import LearningRateArguments
+from hf_ext.callbacks.monitors import MonitorArguments, training_hints
 from hf_ext.callbacks.unfreezing import UnfreezingArguments
 from hf_ext.checks import (
     check_same_run,
@@ -172,6 +175,7 @@ from hf_ext.hub.known_rows import known_rows
 from hf_ext.hub.plan import PushFinding, PushPlan, plan_push
 from hf_ext.hub.push import HubTarget, check_target, push_folder, take_target
 from hf_ext.hub.push_arguments import PushArguments
+from hf_ext.inspection import gradient_facts, gradient_norms, gradient_table, model_summary, parameter_counts
 from hf_ext.layers import freeze_parameters, layer_groups, unfreeze_parameters
 from hf_ext.losses import distillation_loss, hard_target_loss, hidden_state_loss, soft_target_loss
 from hf_ext.lr_schedules import get_cyclical_triangular_schedule, get_slanted_triangular_schedule
@@ -204,12 +208,14 @@ from hf_ext.settings import (
     SEARCH_SETTINGS,
     TRAINING_SETTINGS,
 )
+from hf_ext.tracking import TrackingArguments, guard_trackers, has_wandb_login
 from hf_ext.trainers import ExtendedTrainer
 from hf_ext.trainers.class_loss import ClassLoss, LossArguments
 from hf_ext.trainers.distillation import DistillationTrainer
 from hf_ext.trainers.distillation_arguments import DistillationArguments
 from hf_ext.trainers.multitask import MultiTaskTrainer
 from hf_ext.trainers.multitask_arguments import MultiTaskArguments, TaskArguments
+from hf_ext.trainers.nonfinite import NonFiniteArguments, NonFiniteError
 from hf_ext.version import __version__
 
 __all__ = [
@@ -251,21 +257,24 @@ __all__ = [
     "ExtensionCallback",
     "Fold",
     "FoldSummary",
+    "GradientMonitorCallback",
     "GradualUnfreezingCallback",
     "HubTarget",
     "KFoldArguments",
     "LRFinder",
     "LRFinderArguments",
-    "LaterArguments",
     "LearningRateArguments",
     "LengthGroupedSampler",
     "LossArguments",
     "ModelArguments",
+    "MonitorArguments",
     "MultiTaskArguments",
     "MultiTaskConfig",
     "MultiTaskModel",
     "MultiTaskTrainer",
     "NoUsableSlopeError",
+    "NonFiniteArguments",
+    "NonFiniteError",
     "OwnFolds",
     "Parity",
     "Predictions",
@@ -300,6 +309,8 @@ __all__ = [
     "TextCNNConfig",
     "TextCNNForSequenceClassification",
     "TextData",
+    "TrackingArguments",
+    "TrainingHintsCallback",
     "TrainingPart",
     "TransferSet",
     "TrialQueue",
@@ -381,7 +392,12 @@ __all__ = [
     "get_cyclical_triangular_schedule",
     "get_slanted_triangular_schedule",
     "given_values",
+    "gradient_facts",
+    "gradient_norms",
+    "gradient_table",
+    "guard_trackers",
     "hard_target_loss",
+    "has_wandb_login",
     "held_search",
     "hidden_state_loss",
     "holm",
@@ -401,6 +417,7 @@ __all__ = [
     "make_transfer_set",
     "metric_intervals",
     "model_cost",
+    "model_summary",
     "near_duplicate_pairs",
     "near_duplicates",
     "open_storage",
@@ -409,6 +426,7 @@ __all__ = [
     "paired_equivalence",
     "paired_permutation",
     "paired_t_test",
+    "parameter_counts",
     "parse_arguments",
     "percentile_within_label",
     "plan_folds",
@@ -462,6 +480,8 @@ __all__ = [
     "train_in_workers",
     "train_student",
     "train_tasks",
+    "trainer_settings",
+    "training_hints",
     "training_parts",
     "tune_thresholds",
     "unfreeze_parameters",

@@ -11,7 +11,7 @@ from hf_ext.lr_schedules import OWN_SCHEDULES, ExtendedSchedulerType
 SECTIONS = (
     "model", "textcnn", "data", "preprocessing", "augmentation", "preflight", "training", "loss", "curriculum",
     "unfreezing", "learning_rates", "lr_finder", "early_stopping", "calibration", "teacher", "distillation",
-    "multitask", "kfold", "search", "export", "wandb", "run", "later",
+    "multitask", "kfold", "search", "export", "health", "monitors", "tracking", "wandb", "run",
 )  # fmt: skip
 
 # The training guide's names -> the standard fields that they set. A section's own names come first.
@@ -23,6 +23,7 @@ ALIASES = {
     "wandb.entity": ("wandb_entity",),
     "wandb.tags": ("wandb_tags",),
     "wandb.notes": ("wandb_notes",),
+    "wandb.mode": ("wandb_mode",),
     "augmentation.enabled": ("augmentation_enabled",),
     "augmentation.techniques": ("augmentation_techniques",),
     "augmentation.probability": ("augmentation_prob",),
@@ -343,26 +344,3 @@ class RunArguments:
         default="auto",
         metadata={"help": "Update only the embedding rows of the batch; auto: with AdamW on a CPU (see SparseAdamW)."},
     )
-
-
-@dataclass
-class LaterArguments:
-    """Keys of the training guide whose technique this version does not have yet. Each says so when it is used."""
-
-    _argument_group_name = "not in this version yet (parsed, and said when used)"
-
-    wandb_project: str | None = field(default=None, metadata={"help": "Weights & Biases project."})
-    wandb_entity: str | None = field(default=None, metadata={"help": "Weights & Biases team or user."})
-    wandb_tags: list[str] | None = field(default=None, metadata={"help": "Weights & Biases tags."})
-    wandb_notes: str | None = field(default=None, metadata={"help": "Weights & Biases notes."})
-
-    def notes(self) -> list[str]:
-        """One sentence a technique that was asked for and has no effect in this run."""
-        asked = {
-            "the wandb section": any((self.wandb_project, self.wandb_entity, self.wandb_tags, self.wandb_notes)),
-        }
-        return [
-            f"No effect in this run: {key}. This version of hf_ext reads it but does not have the technique yet."
-            for key, used in asked.items()
-            if used
-        ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset, DatasetDict
 from transformers import (
@@ -12,7 +13,7 @@ from transformers import (
     set_seed,
 )
 
-from hf_ext.arguments import DataArguments, ModelArguments, RecipeTrainingArguments, RunArguments
+from hf_ext.arguments import DataArguments, ModelArguments, RecipeTrainingArguments
 from hf_ext.callbacks.unfreezing import GradualUnfreezingCallback
 from hf_ext.checks import found_learning_rate
 from hf_ext.data.augmentation import DataAugmenter
@@ -25,7 +26,6 @@ from hf_ext.experiments.lr_finder import LRFinder, LRFinderArguments, NoUsableSl
 from hf_ext.models.building import TextCNNArguments, build_textcnn, load_pretrained
 from hf_ext.run_record import write_json
 from hf_ext.trainers.base import ExtendedTrainer
-from hf_ext.trainers.class_loss import LossArguments
 
 # Steps of the range tests that are tried one after the other, in multiples of what is asked for.
 REPEATS = (1, 2, 4)
@@ -98,17 +98,35 @@ def tokenize_splits(
     return encoded
 
 
+def trainer_settings(settings: dict[str, Any], with_loss: bool = True) -> dict[str, Any]:
+    """
+    What the sections of a run tell [`ExtendedTrainer`] beside the Trainer's own arguments.
+
+    Args:
+        settings (`dict[str, Any]`): Section -> dataclass: `run`, `health`, `tracking` and `loss`.
+        with_loss (`bool`, *optional*, defaults to `True`): Whether class weights and focus are part of it.
+
+    Returns:
+        `dict[str, Any]`: Keyword arguments.
+    """
+    return {
+        "sparse_embeddings": {"auto": None, "on": True, "off": False}[settings["run"].sparse_embeddings],
+        "tracker_timeout": settings["tracking"].tracker_timeout,
+        **settings["health"].trainer_settings(),
+        **(settings["loss"].trainer_settings() if with_loss else {}),
+    }
+
+
 def build_trainer(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     encoded: dict[str, Dataset],
     training_args: RecipeTrainingArguments,
-    run_args: RunArguments,
+    own_settings: dict[str, Any],
     compute_metrics=None,
     callbacks: list[TrainerCallback] | None = None,
     augmenter: DataAugmenter | None = None,
     make_trainer: Callable[..., ExtendedTrainer] = ExtendedTrainer,
-    loss_args: LossArguments | None = None,
 ) -> ExtendedTrainer:
     """
     A trainer of a model on tokenised data. Nothing is written.
@@ -118,12 +136,11 @@ def build_trainer(
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]): From [`build_model`].
         encoded (`dict[str, Dataset]`): From [`tokenize_splits`].
         training_args ([`RecipeTrainingArguments`]): How it is trained.
-        run_args ([`RunArguments`]): `sparse_embeddings`.
+        own_settings (`dict[str, Any]`): What [`ExtendedTrainer`] takes beside the Trainer's, from [`trainer_settings`].
         compute_metrics (`Callable`, *optional*): As the Trainer's.
         callbacks (`list[TrainerCallback]`, *optional*): Techniques.
         augmenter ([`DataAugmenter`], *optional*): Makes a fresh copy of every training text in every epoch.
         make_trainer (`Callable`, *optional*, defaults to [`ExtendedTrainer`]): Takes a trainer's keyword arguments.
-        loss_args ([`LossArguments`], *optional*): Class weights and focus.
 
     Returns:
         [`ExtendedTrainer`]
@@ -142,8 +159,7 @@ def build_trainer(
         data_collator=collator,
         compute_metrics=compute_metrics,
         callbacks=callbacks,
-        sparse_embeddings={"auto": None, "on": True, "off": False}[run_args.sparse_embeddings],
-        **({} if loss_args is None else loss_args.trainer_settings()),
+        **own_settings,
     )
 
 

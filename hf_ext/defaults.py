@@ -14,6 +14,7 @@ from hf_ext.errors import ConfigurationError
 from hf_ext.models.building import TextCNNArguments
 from hf_ext.precision import resolve_mixed_precision
 from hf_ext.secret_patterns import without_password
+from hf_ext.tracking import with_wandb
 
 # Metrics of which less is better; the Trainer knows only those that end in "loss".
 LESS_IS_BETTER = {"loss", "ece", "mse", "rmse", "mae", "hamming_loss"}
@@ -32,6 +33,7 @@ def complete_training_values(values: dict[str, Any]) -> dict[str, Any]:
     - `load_best_model_at_end` saves when it evaluates, and knows in which direction the metric improves.
     - On a machine without an accelerator the run is on the CPU, so that several processes find each other.
     - `mixed_precision` (or `fp16`, `bf16`) becomes what the machine can do.
+    - Settings of Weights & Biases are enough to track the run by it.
 
     Args:
         values (`dict[str, Any]`): Field names -> given values.
@@ -42,7 +44,7 @@ def complete_training_values(values: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigurationError: If settings contradict each other or could have no effect.
     """
-    values = dict(values)
+    values = with_wandb(dict(values))
     _refuse_settings_of_other_models(values)
     _refuse_lost_predictions(values)
     if values.get("find_learning_rate") and values.get("head_learning_rate") is not None:

@@ -159,15 +159,17 @@ class StartOfRun(TrainerCallback):
     callback, because the others look at their settings when training begins.
 
     Args:
-        begin (`Callable[[], None]`): What to do, on the main process.
+        begin (`Callable[[], None]`): What to do once, on the main process.
     """
 
     def __init__(self, begin: Callable[[], None]):
-        self.begin = begin
+        self.begin: Callable[[], None] | None = begin
 
     def on_train_begin(self, args, state, control, **kwargs):
-        if args.should_save:
-            self.begin()
+        # A training that is rolled back to a checkpoint begins again.
+        begin, self.begin = self.begin, None
+        if begin is not None and args.should_save:
+            begin()
 
 
 class RunRecord:
@@ -196,21 +198,26 @@ class RunRecord:
 
     def as_dict(self) -> dict[str, Any]:
         """All facts, JSON-able."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        memory = {"peak_cpu_memory_mib": round(peak / 2**20)}
-        if torch.cuda.is_available():
-            memory["peak_gpu_memory_mib"] = round(torch.cuda.max_memory_allocated() / 2**20)
         now = time.time()
         times = {
             "started": datetime.fromtimestamp(self.started, UTC).isoformat(timespec="seconds"),
             "finished": datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds"),
             "seconds": round(now - self.started, 1),
         }
-        return {**self.facts, "times": times, "memory": memory}
+        return {**self.facts, "times": times, "memory": peak_memory()}
 
     def write(self, path: Path) -> None:
         """Write `run.json`."""
         write_json(path / "run.json", self.as_dict())
+
+
+def peak_memory() -> dict[str, int]:
+    """The most memory held so far, in MiB: `peak_cpu_memory_mib` of the process, `peak_gpu_memory_mib` on a GPU."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    memory = {"peak_cpu_memory_mib": round(peak / 2**20)}
+    if torch.cuda.is_available():
+        memory["peak_gpu_memory_mib"] = round(torch.cuda.max_memory_allocated() / 2**20)
+    return memory
 
 
 def plain_arguments(arguments: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -1,9 +1,10 @@
 """What a run that trains can be told, section by section: the dataclasses of all techniques in one place."""
 
-from hf_ext.arguments import DataArguments, LaterArguments, ModelArguments, RecipeTrainingArguments, RunArguments
+from hf_ext.arguments import DataArguments, ModelArguments, RecipeTrainingArguments, RunArguments
 from hf_ext.callbacks.curriculum import CurriculumArguments
 from hf_ext.callbacks.early_stopping import EarlyStoppingArguments
 from hf_ext.callbacks.learning_rates import LearningRateArguments
+from hf_ext.callbacks.monitors import MonitorArguments
 from hf_ext.callbacks.unfreezing import UnfreezingArguments
 from hf_ext.data.augmentation import AugmentationArguments
 from hf_ext.data.preflight import PreflightArguments
@@ -15,9 +16,11 @@ from hf_ext.experiments.search_arguments import SearchArguments
 from hf_ext.experiments.teacher_and_control import TeacherArguments
 from hf_ext.export.arguments import ExportArguments
 from hf_ext.models.building import TextCNNArguments
+from hf_ext.tracking import TrackingArguments
 from hf_ext.trainers.class_loss import LossArguments
 from hf_ext.trainers.distillation_arguments import DistillationArguments
 from hf_ext.trainers.multitask_arguments import MultiTaskArguments
+from hf_ext.trainers.nonfinite import NonFiniteArguments
 
 # Section of run.json -> dataclass. A recipe takes those it needs; the others may stand in its files all the same.
 TRAINING_SETTINGS = {
@@ -34,8 +37,10 @@ TRAINING_SETTINGS = {
     "lr_finder": LRFinderArguments,
     "early_stopping": EarlyStoppingArguments,
     "calibration": CalibrationArguments,
+    "health": NonFiniteArguments,
+    "monitors": MonitorArguments,
     "run": RunArguments,
-    "later": LaterArguments,
+    "tracking": TrackingArguments,
 }
 DISTILLATION_SETTINGS = {
     **{name: kind for name, kind in TRAINING_SETTINGS.items() if name != "lr_finder"},

@@ -70,6 +70,7 @@ def main(argv: list[str]) -> None:
     model_args, data_args, training_args, run_args = (settings[name] for name in ("model", "data", "training", "run"))
     loss_args, calibration_args = settings["loss"], settings["calibration"]
     record = RunRecord(argv, settings)
+    tracking = settings["tracking"].set_up(training_args)
     check_training_arguments(training_args)
     target = take_target(training_args)
     checkpoint = resume_point(training_args)
@@ -88,7 +89,7 @@ def main(argv: list[str]) -> None:
     ]
     needed = tuple(name for name, use in wanted if use)
     given = load_text_data(data_args, model_args, needed, trained_task, settings["curriculum"].number_columns())
-    notes = given.notes + settings["later"].notes() + training_args.precision_notes(run_args.mixed_precision)
+    notes = given.notes + tracking + training_args.precision_notes(run_args.mixed_precision)
     compute_metrics = build_compute_metrics(given.task.problem_type, data_args.metric_name)
     check_watched_metrics(training_args, compute_metrics, given, settings["early_stopping"].early_stopping_metric)
     loss_args.check(given.task.problem_type, given.task.label_names, training_args.label_smoothing_factor)

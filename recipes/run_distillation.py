@@ -82,6 +82,7 @@ def main(argv: list[str]) -> None:
     settings = dict(zip(DISTILLATION_SETTINGS, parsed, strict=True))
     model_args, data_args, training_args, run_args = (settings[name] for name in ("model", "data", "training", "run"))
     record = RunRecord(argv, settings)
+    tracking = settings["tracking"].set_up(training_args)
     check_training_arguments(training_args)
     target = take_target(training_args)
     resume, checkpoint = resume_point_of_parts(training_args)
@@ -105,7 +106,7 @@ def main(argv: list[str]) -> None:
     if resume:
         begun = checkpoint or str(output_dir / "teacher")
         check_same_run(begun, record.facts["arguments"], record.facts["data"], run_args.allow_changed_unfreezing)
-    notes = given.notes + transfer.notes + built + settings["later"].notes()
+    notes = given.notes + transfer.notes + built + tracking
     notes += training_args.precision_notes(run_args.mixed_precision)
     findings = check_data(settings["preflight"], given, tokenizer)
 
@@ -114,6 +115,7 @@ def main(argv: list[str]) -> None:
             *settings["unfreezing"].callbacks(run_args.allow_changed_unfreezing),
             *settings["learning_rates"].callbacks(),
             *settings["curriculum"].callbacks(),
+            *settings["monitors"].callbacks(),
         ]
 
     def student_trainer(settings, model, tokenizer, encoded):

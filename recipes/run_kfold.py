@@ -57,6 +57,7 @@ def main(argv: list[str]) -> None:
     model_args, training_args, run_args = settings["model"], settings["training"], settings["run"]
     kfold = settings["kfold"]
     record = RunRecord(argv, settings)
+    tracking = settings["tracking"].set_up(training_args)
     check_training_arguments(training_args)
     output_dir, resume = check_kfold_dir(settings)
 
@@ -64,7 +65,7 @@ def main(argv: list[str]) -> None:
     data = load_text_data(settings["data"], model_args, ("train",), None, numbers, kfold.group_column)
     settings["loss"].check(data.task.problem_type, data.task.label_names, training_args.label_smoothing_factor)
     run = plan_folds(settings, data, record.facts["arguments"])
-    notes = data.notes + describe_folds(run) + settings["later"].notes()
+    notes = data.notes + describe_folds(run) + tracking
     notes += training_args.precision_notes(run_args.mixed_precision)
     record.add(data=data.fingerprint(), notes=notes)
     plan = make_fold_plan(run, record.facts["data"]["train"])

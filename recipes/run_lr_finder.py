@@ -26,6 +26,7 @@ from hf_ext import (
     parse_arguments,
     readable_errors,
     tokenize_splits,
+    trainer_settings,
     write_range_test,
 )
 
@@ -57,10 +58,9 @@ def main(argv: list[str]) -> None:
         tokenizer,
         encoded,
         training_args,
-        run_args,
+        trainer_settings(settings),
         callbacks=settings["learning_rates"].callbacks(),
         augmenter=on_the_fly,
-        loss_args=settings["loss"],
     )
     finder = LRFinder.from_trainer(trainer)
     finder.range_test(

@@ -53,13 +53,14 @@ def main(argv: list[str]) -> None:
     settings = dict(zip(MULTITASK_SETTINGS, parsed, strict=True))
     model_args, training_args, run_args = settings["model"], settings["training"], settings["run"]
     record = RunRecord(argv, settings)
+    tracking = settings["tracking"].set_up(training_args)
     check_training_arguments(training_args)
     resume, checkpoint = resume_point_of_parts(training_args)
     held = (checkpoint or training_args.output_dir) if resume else None
     output_dir = check_task_folders(settings, held)
 
     tasks, notes = load_tasks(settings)
-    notes += check_watched_tasks(settings, tasks) + settings["later"].notes()
+    notes += check_watched_tasks(settings, tasks) + tracking
     notes += training_args.precision_notes(run_args.mixed_precision)
     record.add(data=tasks_fingerprint(tasks), notes=notes)
     if resume:

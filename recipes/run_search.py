@@ -65,6 +65,7 @@ def main(argv: list[str]) -> None:
     space = read_search_space(search_args.search_space, model_args.model_type != "textcnn")
     shown = replace(search_args, storage=search_args.storage and without_password(search_args.storage))
     record = RunRecord([without_password(word) for word in argv], {**settings, "search": shown})
+    tracking = settings["tracking"].set_up(training_args)
     check_training_arguments(training_args)
     output_dir = Path(training_args.output_dir)
     continued = None if run_args.overwrite else held_search(output_dir, search_args)
@@ -91,7 +92,7 @@ def main(argv: list[str]) -> None:
     )
     search.check_values()
     built = search.rehearse()
-    notes = given.notes + settings["later"].notes() + training_args.precision_notes(run_args.mixed_precision)
+    notes = given.notes + tracking + training_args.precision_notes(run_args.mixed_precision)
     record.add(data=given.fingerprint(), notes=notes)
     findings = check_data(settings["preflight"], given, built.tokenizer)
     if run_args.dry_run:

@@ -7,14 +7,14 @@ from transformers import TrainingArguments
 
 from hf_ext import (
     DataArguments,
-    LaterArguments,
     ModelArguments,
     RecipeTrainingArguments,
     RunArguments,
     TextCNNArguments,
+    TrackingArguments,
 )
 
-ALL = (ModelArguments, TextCNNArguments, DataArguments, RecipeTrainingArguments, RunArguments, LaterArguments)
+ALL = (ModelArguments, TextCNNArguments, DataArguments, RecipeTrainingArguments, RunArguments, TrackingArguments)
 # Its own two dataclasses (examples/pytorch/text-classification/run_classification.py).
 EXAMPLE_FLAGS = [
     "dataset_name",

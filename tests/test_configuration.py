@@ -7,12 +7,13 @@ import pytest
 from transformers.trainer_utils import IntervalStrategy, SchedulerType
 from transformers.training_args import OptimizerNames
 
-from hf_ext.arguments import DataArguments, LaterArguments, ModelArguments, RecipeTrainingArguments, RunArguments
+from hf_ext.arguments import DataArguments, ModelArguments, RecipeTrainingArguments, RunArguments
 from hf_ext.configuration import convert, nearest, parse_arguments, read_configuration, split_files
 from hf_ext.data.augmentation import AugmentationArguments
 from hf_ext.defaults import complete_training_values
 from hf_ext.errors import ConfigurationError
 from hf_ext.settings import ALL_SETTINGS, TRAINING_SETTINGS
+from hf_ext.tracking import TrackingArguments
 
 ALL = tuple(TRAINING_SETTINGS.values())
 
@@ -91,7 +92,7 @@ def test_sections_only_group(parse, write):
             "dry_run": True,
         },
     )
-    for dataclass_type in (ModelArguments, DataArguments, AugmentationArguments, RunArguments, LaterArguments):
+    for dataclass_type in (ModelArguments, DataArguments, AugmentationArguments, RunArguments, TrackingArguments):
         assert parse(sections)[dataclass_type] == parse(flat)[dataclass_type]
     parsed = parse(sections)
     assert (parsed.num_labels, parsed.learning_rate, parsed.name, parsed.max_seq_length) == (3, 0.5, "deep", 9)
@@ -521,6 +522,7 @@ WANDB = """
 wandb:
   project: "your-project-name"
   entity: "your-wandb-entity"
+  mode: offline
   name: null  # Auto-generated
   tags: ["experiment", "baseline"]
   notes: "Baseline model training"
@@ -602,13 +604,8 @@ def test_guide_data_and_wandb_blocks(parse, write):
         wandb_entity="your-wandb-entity",
         wandb_tags=["experiment", "baseline"],
         wandb_notes="Baseline model training",
+        wandb_mode="offline",
     )
-
-
-def test_techniques_that_are_not_here_yet_say_so(parse, write):
-    assert parse()[LaterArguments].notes() == []
-    (note,) = parse(write("a.yaml", WANDB))[LaterArguments].notes()
-    assert note.startswith("No effect in this run: ") and "wandb" in note
 
 
 def test_a_rate_that_only_other_recipes_can_find_is_refused(write):

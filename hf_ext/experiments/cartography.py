@@ -12,6 +12,7 @@ from hf_ext.data.difficulty import select_rows, source_rows, spread_to_copies
 from hf_ext.errors import ConfigurationError, DataError
 from hf_ext.experiments.cross_review import MakeTrainer, ScoreCache, check_processes, predict_in_order, undisturbed
 from hf_ext.experiments.restoring import keep_random
+from hf_ext.trainers.nonfinite import NonFiniteError
 
 # Of a figure; as many as the paper's.
 MAX_POINTS = 25_000
@@ -167,7 +168,10 @@ def cartography_scores(
             trainer = make_trainer(dataset)
             observer = _Observer(trainer, select_rows(dataset, originals), np.asarray(labels)[originals])
             trainer.add_callback(observer)
-            trainer.train()
+            try:
+                trainer.train()
+            except NonFiniteError as error:
+                raise ConfigurationError(f"Cartography: the training has diverged. {error}") from error
             trainer.accelerator.free_memory()
         dynamics = np.stack([np.stack(observer.probabilities), np.stack(observer.right)])
         if not np.isfinite(dynamics).all():

@@ -8,7 +8,14 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
-from hf_ext.assembly import build_model, build_trainer, find_learning_rate, technique_images, tokenize_splits
+from hf_ext.assembly import (
+    build_model,
+    build_trainer,
+    find_learning_rate,
+    technique_images,
+    tokenize_splits,
+    trainer_settings,
+)
 from hf_ext.data.loading import TextData
 from hf_ext.evaluation.report import Image
 from hf_ext.experiments.cartography import DataMap
@@ -113,14 +120,14 @@ def assemble_training(
     """
     model_args, cnn_args, data_args = settings["model"], settings["textcnn"], settings["data"]
     training_args, run_args, finder_args = settings["training"], settings["run"], settings["lr_finder"]
-    loss_args = settings["loss"]
+    own = trainer_settings(settings)
     texts = built.data.texts("train") if "train" in built.data.splits else []
     encoded = tokenize_splits(built.tokenizer, data_args, training_args, built.data.splits)
     rates = settings["learning_rates"].callbacks()
 
     def fresh_trainer(rows, args):
         model, tokenizer, _ = build_model(model_args, cnn_args, data_args, args, built.data.task, texts)
-        return build_trainer(model, tokenizer, {"train": rows}, args, run_args, callbacks=rates, loss_args=loss_args)
+        return build_trainer(model, tokenizer, {"train": rows}, args, own, callbacks=rates)
 
     curriculum, data_map = curriculum_callbacks(
         settings["curriculum"], fresh_trainer, encoded.get("train"), training_args, arguments
@@ -130,6 +137,7 @@ def assemble_training(
         *rates,
         *curriculum,
         *settings["early_stopping"].callbacks(),
+        *settings["monitors"].callbacks(),
     ]
     augmentation = settings["augmentation"]
     on_the_fly = augmentation.augmenter(training_args.seed) if augmentation.augmentation_on_the_fly else None
@@ -138,11 +146,10 @@ def assemble_training(
         built.tokenizer,
         encoded,
         training_args,
-        run_args,
+        own,
         compute_metrics,
         [*callbacks, *more_callbacks],
         on_the_fly,
-        loss_args=loss_args,
     )
     finder, notes = None, trainer.loss_notes()
     if finder_args.find_learning_rate and training_args.do_train:

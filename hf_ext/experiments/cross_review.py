@@ -22,6 +22,7 @@ from transformers import Trainer, set_seed
 from hf_ext.data.difficulty import column, column_names, label_groups, select_rows, source_rows, spread_to_copies
 from hf_ext.errors import ConfigurationError, DataError
 from hf_ext.experiments.restoring import keep_random
+from hf_ext.trainers.nonfinite import NonFiniteError
 
 MakeTrainer = Callable[[Any], Trainer]
 # Part of the cache's key: to be raised when the same arguments give other scores.
@@ -166,7 +167,12 @@ def cross_review_scores(
             if losses is None:
                 set_seed(seed)
                 trainer = make_trainer(select_rows(dataset, np.flatnonzero(fold_of != fold)))
-                trainer.train()
+                try:
+                    trainer.train()
+                except NonFiniteError as error:
+                    raise ConfigurationError(
+                        f"Cross review: the model of fold {fold + 1} of {folds} has diverged. {error}"
+                    ) from error
                 logits = predict_in_order(trainer, select_rows(dataset, held), values[held])
                 losses = row_losses(logits, values[held])
                 if not np.isfinite(losses).all():

@@ -9,7 +9,7 @@ from datasets import Dataset, DatasetDict
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_ext.arguments import ModelArguments
-from hf_ext.assembly import build_trainer, tokenize_splits
+from hf_ext.assembly import build_trainer, tokenize_splits, trainer_settings
 from hf_ext.data.labels import Task
 from hf_ext.data.loading import TextData
 from hf_ext.data.transfer_set import TransferSet
@@ -32,7 +32,9 @@ def predict_with(folder: Path, settings: dict[str, Any], data: TextData, compute
     own.output_dir, own.report_to, own.push_to_hub = str(folder), [], False
     held_out = DatasetDict({split: rows for split, rows in data.splits.items() if split in PREFIXES})
     encoded = tokenize_splits(tokenizer, settings["data"], own, held_out)
-    trainer = build_trainer(model, tokenizer, encoded, own, settings["run"], compute_metrics)
+    trainer = build_trainer(
+        model, tokenizer, encoded, own, trainer_settings(settings, with_loss=False), compute_metrics
+    )
     predictions, _ = predict_splits(trainer, data, encoded)
     return predictions
 

@@ -15,7 +15,7 @@ from transformers import (
     TrainerState,
 )
 
-from hf_ext.assembly import build_model, build_trainer, tokenize_splits
+from hf_ext.assembly import build_model, build_trainer, tokenize_splits, trainer_settings
 from hf_ext.checks import learning_settings
 from hf_ext.data.distillation_collator import add_logits_column
 from hf_ext.data.loading import TextData
@@ -85,7 +85,9 @@ def fine_tune_teacher(settings: dict[str, Any], data: TextData, compute_metrics,
     def make_trainer() -> ExtendedTrainer:
         model, tokenizer, _ = build_model(model_args, settings["textcnn"], data_args, own, data.task, [])
         encoded = tokenize_splits(tokenizer, data_args, own, data.splits)
-        return build_trainer(model, tokenizer, encoded, own, settings["run"], compute_metrics)
+        return build_trainer(
+            model, tokenizer, encoded, own, trainer_settings(settings, with_loss=False), compute_metrics
+        )
 
     fields = ("teacher_name_or_path", "teacher_max_seq_length", "teacher_num_train_epochs", "teacher_learning_rate")
     depends_on = {field: getattr(teacher_args, field) for field in (*fields, "teacher_batch_size")}
@@ -211,12 +213,11 @@ def build_student_trainer(
         tokenizer,
         encoded,
         settings["training"],
-        settings["run"],
+        trainer_settings(settings),
         compute_metrics,
         callbacks,
         augmentation.augmenter(settings["training"].seed) if augmentation.augmentation_on_the_fly else None,
         lambda model, **others: DistillationTrainer(student_model=model, **own, **others),
-        settings["loss"],
     )
 
 
@@ -318,11 +319,10 @@ def train_control(
             tokenizer,
             encoded,
             own,
-            settings["run"],
+            trainer_settings(settings),
             compute_metrics,
             stopping,
             augmenter,
-            loss_args=settings["loss"],
         )
 
     parts = ("model", "textcnn", "loss", "distillation", "augmentation")

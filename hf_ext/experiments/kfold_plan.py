@@ -14,7 +14,7 @@ from hf_ext.run_record import check_output_dir, flatten
 
 PLAN = "plan.json"
 # Sections whose values decide nothing about a fold's result.
-WITHOUT_RESULT = ("preflight", "later")
+WITHOUT_RESULT = ("preflight", "monitors", "tracking")
 # Fields of that kind: where things are, how they are shown, who trains what. Rows and folds are compared themselves.
 ELSEWHERE = {
     "model": ("name", "cache_dir", "token"),

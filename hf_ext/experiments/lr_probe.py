@@ -22,6 +22,8 @@ from hf_ext.callbacks.base import ExtensionCallback
 from hf_ext.errors import UsageError
 from hf_ext.experiments.lr_range import RangeCurve, base_rates
 from hf_ext.experiments.restoring import keep_order, keep_random
+from hf_ext.trainers.nonfinite import NonFiniteGuard
+from hf_ext.trainers.safe import SafeTrainer
 
 # What a run does beside training.
 QUIET = {
@@ -67,6 +69,10 @@ def run_probe(trainer: Any, curve: RangeCurve) -> None:
                 disable=trainer.args.disable_tqdm or not trainer.is_world_process_zero(),
             )
         )
+        if isinstance(probe, SafeTrainer):
+            # A loss that is not finite is where the curve ends.
+            probe.nonfinite = NonFiniteGuard()
+            probe.nonfinite.is_watching = False
         probe.callback_handler.add_callback(_Recorder(probe, curve, bar))
         probe.create_scheduler = _scheduler_factory(probe, curve.rates)
         get_train_dataloader = probe.get_train_dataloader

@@ -10,7 +10,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase, TrainerState
 
-from hf_ext.assembly import build_model, build_trainer, tokenize_splits
+from hf_ext.assembly import build_model, build_trainer, tokenize_splits, trainer_settings
 from hf_ext.checks import check_watched_names
 from hf_ext.data.loading import SPLITS, TextData, load_text_data
 from hf_ext.data.preflight import PreflightReport
@@ -228,6 +228,7 @@ def techniques(settings: dict[str, Any]) -> list:
     return [
         *settings["unfreezing"].callbacks(settings["run"].allow_changed_unfreezing),
         *settings["learning_rates"].callbacks(),
+        *settings["monitors"].callbacks(),
     ]
 
 
@@ -255,8 +256,8 @@ def build_multitask_trainer(
         },
         compute_metrics={name: task.compute_metrics for name, task in tasks.items()},
         callbacks=[*techniques(settings), *settings["early_stopping"].callbacks()],
-        sparse_embeddings={"auto": None, "on": True, "off": False}[settings["run"].sparse_embeddings],
         **settings["multitask"].trainer_settings(),
+        **trainer_settings(settings, with_loss=False),
     )
 
 
@@ -327,7 +328,9 @@ def predict_task(
     """
     own = quiet_arguments(settings["training"], str(folder))
     own.disable_tqdm = settings["training"].disable_tqdm
-    trainer = build_trainer(model, task.tokenizer, {}, own, settings["run"], task.compute_metrics)
+    trainer = build_trainer(
+        model, task.tokenizer, {}, own, trainer_settings(settings, with_loss=False), task.compute_metrics
+    )
     with _naming(task.name):
         return predict_splits(
             trainer, task.given, {split: rows for split, rows in task.encoded.items() if split in PREFIXES}

@@ -224,7 +224,7 @@ def _refuse_fixed(target: str, key: str, where: str) -> None:
         "run": target not in SEARCHED_RUN,
         "training": target in FIXED_TRAINING,
     }
-    if fixed.get(section, section in ("preflight", "later")):
+    if fixed.get(section, section in ("preflight", "monitors", "tracking")):
         raise ConfigurationError(
             f"{where}: {key} has to be the same for all trials, which could not be compared otherwise. Set it once, "
             "beside the search space."

@@ -11,7 +11,7 @@ from accelerate import PartialState
 from transformers import PreTrainedModel
 
 from hf_ext.arguments import ModelArguments, RecipeTrainingArguments
-from hf_ext.assembly import build_trainer
+from hf_ext.assembly import build_trainer, trainer_settings
 from hf_ext.checks import learning_settings
 from hf_ext.data.task_sampling import TaskBatchSampler, task_order
 from hf_ext.defaults import LESS_IS_BETTER
@@ -249,7 +249,15 @@ def _baseline_trainer(
 ) -> ExtendedTrainer:
     model, _, _ = build_task_model(settings, task)
     callbacks = [*techniques(settings), StopAt(steps)]
-    return build_trainer(model, task.tokenizer, task.encoded, own, settings["run"], task.compute_metrics, callbacks)
+    return build_trainer(
+        model,
+        task.tokenizer,
+        task.encoded,
+        own,
+        trainer_settings(settings, with_loss=False),
+        task.compute_metrics,
+        callbacks,
+    )
 
 
 def _load(settings: dict[str, Any], task: LoadedTask, folder: Path):

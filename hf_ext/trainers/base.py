@@ -8,17 +8,16 @@ from collections.abc import Mapping
 import torch
 from accelerate import DistributedType
 from torch.utils.data import SequentialSampler
-from transformers import Trainer, TrainerCallback
+from transformers import TrainerCallback
 from transformers.trainer_utils import has_length
 
 from hf_ext.callbacks.base import ExtensionCallback, require_unchanged
 from hf_ext.data.sampling import LengthGroupedSampler
-from hf_ext.hub.push import check_strategy
-from hf_ext.layers import layer_groups
 from hf_ext.lr_schedules import OWN_SCHEDULES
 from hf_ext.optimizers import SparseAdamW, clip_mixed_grad_norm_, large_embeddings
 from hf_ext.trainers.class_loss import make_class_loss
-from hf_ext.trainers.pushing import push_finished_model, without_token
+from hf_ext.trainers.parameter_groups import scaled_groups, trainable_groups
+from hf_ext.trainers.safe import SafeTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +33,7 @@ class _EpochTeller(TrainerCallback):
         self.collator.set_epoch(int(state.epoch))
 
 
-class ExtendedTrainer(Trainer):
+class ExtendedTrainer(SafeTrainer):
     r"""
     A [`~transformers.Trainer`] that composes techniques and mends what would falsify them.
 
@@ -47,6 +46,11 @@ class ExtendedTrainer(Trainer):
     - A `data_collator` with `set_epoch` is told the epoch, and gets the columns that it names in `needed_columns`
       (see [`AugmentingCollator`]).
     - A launch of several processes that would train separate models raises.
+    - A loss or gradient that is not finite never reaches the weights, and shows in the logs (`logging_nan_inf_filter`
+      is off).
+    - When memory is too small for a micro-batch (one process), it is computed in parts from there on; the step stays.
+    - Every log has examples and tokens a second, the share of padding, that of waiting for data, and peak memory
+      (`performance/...`), and how many parameters are trained.
     - Class weights, focal loss and label smoothing (of several labels too) shape the loss of training batches.
       Evaluations report the plain loss, so that runs with different settings can be compared by it.
     - `push_to_hub` pushes the finished model and nothing else, after a look at what is published ([`plan_push`]);
@@ -61,6 +65,17 @@ class ExtendedTrainer(Trainer):
             rows; see [`resolve_class_weights`]. The loss of a step stays a mean over its rows.
         focal_gamma (`float`, *optional*, defaults to 0.0):
             Lets rows that are right already count less; see [`hard_target_loss`].
+        nonfinite (`str`, *optional*, defaults to `"raise"`):
+            What to do when a loss or gradient is NaN or infinite, before the optimizer steps: `"raise"`
+            [`NonFiniteError`]; `"skip"` the step; `"roll_back"` to the last checkpoint, with a lower learning rate.
+            In each case the batch's rows are written to `output_dir/nonfinite_step_<step>.json`.
+        nonfinite_budget (`int`, *optional*, defaults to 10):
+            Steps that may be skipped or rolled back from before [`NonFiniteError`] is raised.
+        roll_back_factor (`float`, *optional*, defaults to 0.5):
+            Of the learning rate, at every roll-back.
+        tracker_timeout (`float`, *optional*, defaults to 60):
+            Seconds that a tracker (`report_to`) may take for an event; one that takes longer, or fails, is left out
+            from there on (see [`guard_trackers`]).
         kwargs:
             As [`~transformers.Trainer`].
 
@@ -87,10 +102,6 @@ class ExtendedTrainer(Trainer):
         focal_gamma: float = 0.0,
         **kwargs,
     ):
-        given = kwargs.get("args", args[1] if len(args) > 1 else None)
-        if given is not None:
-            # The library makes the repository at once.
-            check_strategy(given)
         with warnings.catch_warnings():
             # Here it is compatible.
             warnings.filterwarnings("ignore", "Label smoothing is not compatible with multi-label")
@@ -232,38 +243,14 @@ class ExtendedTrainer(Trainer):
             if self._sparse_modules:
                 optimizer_cls = SparseAdamW
         if scales is not None:
-            kwargs = {**kwargs, "params": self._scaled_groups(model, scales)}
+            decayed = set(self.get_decay_parameter_names(model))
+            groups = scaled_groups(model, scales, decayed, self.args.learning_rate, self.args.weight_decay)
+            kwargs = {**kwargs, "params": groups}
         return optimizer_cls, kwargs
 
     def learning_rate_scales(self) -> dict[str, float] | None:
         """What a callback answers to [`ExtensionCallback.learning_rate_scales`], if one does."""
-        return self._ask("learning_rate_scales", _trainable_groups(self.model), self.args)
-
-    def _scaled_groups(self, model, scales):
-        groups, parameters = _trainable_groups(model), dict(model.named_parameters())
-        missing = sorted(set(groups) - set(scales))
-        unknown = sorted(set(scales) - set(groups) - {name for names in groups.values() for name in names})
-        if missing or unknown:
-            raise ValueError(
-                f"learning_rate_scales must name every layer group of the model: {', '.join(groups)}; it may name "
-                f"parameters too. Missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}."
-            )
-        decayed = set(self.get_decay_parameter_names(model))
-        scaled: dict[tuple, dict] = {}
-        for group, names in groups.items():
-            for name in sorted(names, key=lambda name: (name in scales, name not in decayed)):
-                scale = scales.get(name, scales[group])
-                key = (group, scale, name in decayed)
-                if key not in scaled:
-                    scaled[key] = {
-                        "params": [],
-                        "weight_decay": self.args.weight_decay if name in decayed else 0.0,
-                        "lr": float(self.args.learning_rate * scale),
-                        # A part of a group with a rate of its own is logged under a name of its own.
-                        "layer_group": group if scale == scales[group] else f"{group}_x{scale:g}",
-                    }
-                scaled[key]["params"].append(parameters[name])
-        return list(scaled.values())
+        return self._ask("learning_rate_scales", trainable_groups(self.model), self.args)
 
     def _wants_sparse_embeddings(self, optimizer_cls) -> bool:
         supported = (
@@ -296,7 +283,7 @@ class ExtendedTrainer(Trainer):
 
     def _get_grad_norm(self, model, grad_norm=None):
         if self._sparse_modules and grad_norm is None:
-            return clip_mixed_grad_norm_(model.parameters(), float("inf"))
+            grad_norm = clip_mixed_grad_norm_(model.parameters(), float("inf"))
         return super()._get_grad_norm(model, grad_norm=grad_norm)
 
     # ---- Rows ----
@@ -408,38 +395,6 @@ class ExtendedTrainer(Trainer):
         super().log(logs, start_time)
         logger.info("step %d: %s", self.state.global_step, logs)
 
-    # ---- Hub ----
-
-    def _save(self, output_dir=None, state_dict=None):
-        with without_token(self.args):
-            super()._save(output_dir, state_dict)
-
-    def _push_from_checkpoint(self, checkpoint_folder):
-        """Nothing is published before the model is finished."""
-
-    def push_to_hub(
-        self, commit_message="End of training", blocking=True, token=None, revision=None, private=None, **kwargs
-    ):
-        """
-        Save the model to `args.output_dir` and push what belongs to it, in one commit.
-
-        Args:
-            commit_message (`str`, *optional*, defaults to `"End of training"`): Of the commit.
-            blocking (`bool`, *optional*, defaults to `True`): Whether to wait for the upload.
-            token, revision, private: As [`~transformers.Trainer.push_to_hub`]; by default those of `args`.
-            kwargs: Of [`~transformers.Trainer.create_model_card`]. Without them a `README.md` that is there stays,
-                unless the library wrote it.
-
-        Returns:
-            `str`: The address of the commit; a `Future` of it with `blocking=False`, and `None` on other processes
-            than the first.
-
-        Raises:
-            ConfigurationError: If the folder holds what must not be published; nothing is sent.
-            PushError: If the Hub does not take it; the model stays in the folder.
-        """
-        return push_finished_model(self, commit_message, blocking, token, revision, private, **kwargs)
-
     def _get_learning_rate(self) -> float:
         groups = self.optimizer.param_groups
         if "layer_group" not in groups[0]:
@@ -447,12 +402,6 @@ class ExtendedTrainer(Trainer):
         # Asked for after the optimizer's step and before the scheduler's: the rates that the step was made with.
         self._group_rates = {f"learning_rate/{group['layer_group']}": float(group["lr"]) for group in groups}
         return max(self._group_rates.values())
-
-
-def _trainable_groups(model) -> dict[str, list[str]]:
-    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    groups = {group: [n for n in names if n in trainable] for group, names in layer_groups(model).items()}
-    return {group: names for group, names in groups.items() if names}
 
 
 def count_targets(inputs: dict[str, torch.Tensor]) -> int:

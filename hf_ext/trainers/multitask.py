@@ -280,6 +280,9 @@ class MultiTaskTrainer(ExtendedTrainer):
             self.task_losses.settle(self.accelerator.reduce)
         return loss
 
+    def forget_step(self) -> None:
+        self.task_losses.forget_step()
+
     # ---- Evaluation ----
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval") -> dict[str, float]:

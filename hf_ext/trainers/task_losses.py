@@ -70,6 +70,10 @@ class TaskLosses(ExtensionCallback):
                 total[0] += new[0]
                 total[1] += new[1]
 
+    def forget_step(self) -> None:
+        """The step's micro-batches are computed again."""
+        self._pending = None
+
     # ---- Events ----
 
     def on_train_begin(self, args, state, control, **kwargs):

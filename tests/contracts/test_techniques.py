@@ -18,7 +18,9 @@ from hf_ext import (
     DiscriminativeLearningRateCallback,
     EarlyStoppingThresholdCallback,
     ExtensionCallback,
+    GradientMonitorCallback,
     GradualUnfreezingCallback,
+    TrainingHintsCallback,
     layer_groups,
 )
 
@@ -53,6 +55,8 @@ RATE_LOGS = tuple(f"learning_rate/{group}" for group in ALL)
 CURRICULUM_LOGS = ("curriculum/difficulty", "curriculum/rows")
 STOPPING_LOGS = ("early_stopping/eval_loss/reference", "early_stopping/eval_loss/evaluations_without_gain")
 
+MONITOR_LOGS = tuple(f"grad_norm/{group}" for group in ALL)
+
 unfreeze = partial(GradualUnfreezingCallback, unit="steps", interval=3)
 unfreeze_in_eval_mode = partial(GradualUnfreezingCallback, unit="fraction", interval=0.25, frozen_eval_mode=True)
 discriminate = partial(DiscriminativeLearningRateCallback, layerwise_lr_decay=2.6, scales={"embeddings": 0})
@@ -60,6 +64,7 @@ discriminate = partial(DiscriminativeLearningRateCallback, layerwise_lr_decay=2.
 easy_first = partial(CurriculumCallback, scheduler=CurriculumScheduler(num_epochs=2))
 rare_words_first = partial(CurriculumCallback, "rarity", CurriculumScheduler(0.2, 1.0, 2, "root"), mode="anti")
 stop_early = partial(EarlyStoppingThresholdCallback, **NEVER_ENOUGH)
+watch, give_hints = partial(GradientMonitorCallback), partial(TrainingHintsCallback)
 
 TECHNIQUES = {
     "unfreezing": Technique((unfreeze,), ONE_BY_ONE, UNFREEZING_LOGS, plain=True),
@@ -79,6 +84,7 @@ TECHNIQUES = {
     "curriculum with unfreezing and length grouping": Technique(
         (rare_words_first, unfreeze), ONE_BY_ONE, CURRICULUM_LOGS + UNFREEZING_LOGS, sampling="group_by_length"
     ),
+    "monitors": Technique((watch, give_hints), {0: ALL}, MONITOR_LOGS, plain=True),
     "all together": Technique(
         (unfreeze, discriminate, stop_early, easy_first),
         {0: ALL[3:], 3: ALL[2:], 6: ALL[1:]},
@@ -101,7 +107,7 @@ def test_every_callback_is_covered():
     exported -= {hf_ext.StartOfRun, hf_ext.PruningCallback}
     covered = {callback.func for technique in TECHNIQUES.values() for callback in technique.callbacks}
     assert covered == exported
-    assert len(covered) == 4
+    assert len(covered) == 6
 
 
 def case_of(name: str, output_dir) -> Case:

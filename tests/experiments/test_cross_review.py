@@ -206,7 +206,7 @@ def test_copies_are_trained_on_with_their_source_and_have_its_score(maker):
 def test_a_training_that_diverges_is_refused(tmp_path):
     rows, labels = rows_and_labels()
     case = TINY.but(arguments={"learning_rate": 1e38, "max_grad_norm": 0.0}, epochs=3)
-    with pytest.raises(ConfigurationError, match=r"fold 1 of 3 has diverged .* Lower the learning rate"):
+    with pytest.raises(ConfigurationError, match=r"fold 1 of 3 has diverged\. .* Lower the learning rate"):
         cross_review_scores(Maker(tmp_path, case), rows, labels, folds=3, cache_dir=tmp_path, fingerprint="x")
     assert not list(tmp_path.rglob("*.npy"))
 
