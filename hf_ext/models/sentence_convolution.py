@@ -1,6 +1,6 @@
 """
-Convolutions of sentences and their maxima as one matrix product: on a CPU faster than `conv1d`, the shorter the texts the
-more. Saved beside the weights: imports nothing of the package.
+Convolutions of sentences and their maxima as one matrix product: on a CPU faster than `conv1d`, most of all for short
+texts. Saved beside the weights: imports nothing of the package.
 """
 
 import torch
