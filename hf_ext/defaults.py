@@ -61,6 +61,10 @@ def complete_training_values(values: dict[str, Any]) -> dict[str, Any]:
         raise ConfigurationError(
             f"model_type={values['model_type']} with do_train=false: nothing is trained yet. Pass --model_name_or_path."
         )
+    if values.get("nonfinite") == "roll_back" and values.get("save_strategy") == "no":
+        raise ConfigurationError(
+            "nonfinite=roll_back goes back to a checkpoint, and save_strategy is no: set it to steps (--save_steps)."
+        )
     if values.get("do_predict") and not {"test_file", "test_size", "dataset_name", "data_dir"} & set(values):
         raise ConfigurationError(
             "do_predict needs test rows: pass --test_file, --test_size, --dataset_name or --data_dir."
@@ -227,6 +231,7 @@ def complete_kfold_values(values: dict[str, Any]) -> dict[str, Any]:
             "launched to train each fold together. Either launch one process and let it start workers, or leave "
             "num_workers and storage out."
         )
+    _refuse_roll_back_without_checkpoints(values)
     name = values.get("name") or values.get("model_type") or values.get("model_name_or_path")
     if name is not None:
         values.setdefault("output_dir", os.path.join("outputs", f"{Path(name).name}_kfold"))
@@ -297,6 +302,7 @@ def complete_search_values(values: dict[str, Any]) -> dict[str, Any]:
             f"search_folds={values['search_folds']} and validation_file={values['validation_file']} are two ways to "
             "validate; leave one out."
         )
+    _refuse_roll_back_without_checkpoints(values)
     values.setdefault("output_dir", os.path.join("outputs", "search"))
     return complete_training_values({**values, "do_train": True, "do_eval": True, "do_predict": False})
 
@@ -320,6 +326,14 @@ def complete_evaluation_values(values: dict[str, Any]) -> dict[str, Any]:
     values.setdefault("output_dir", "evaluation_results")
     _set_machine(values)
     return values
+
+
+def _refuse_roll_back_without_checkpoints(values: dict[str, Any]) -> None:
+    if values.get("nonfinite") == "roll_back" and not values.get("load_best_model_at_end"):
+        raise ConfigurationError(
+            "nonfinite=roll_back goes back to a checkpoint, and the trainings of this recipe save none without "
+            "load_best_model_at_end. Set that, or nonfinite=skip."
+        )
 
 
 def _all_of_the_run(values: dict[str, Any], why: str) -> dict[str, Any]:

@@ -60,8 +60,8 @@ class TrackingArguments:
             ConfigurationError: If Weights & Biases is asked for by `report_to` and not installed.
         """
         if "wandb" not in training_args.report_to:
-            asked = wandb_is_asked_for(vars(self))
-            return [f"Nothing is tracked by Weights & Biases: wandb is not installed ({INSTALL})."] if asked else []
+            missing = wandb_is_asked_for(vars(self)) and find_spec("wandb") is None
+            return [f"Nothing is tracked by Weights & Biases: wandb is not installed ({INSTALL})."] if missing else []
         if find_spec("wandb") is None:
             raise ConfigurationError(f"report_to=wandb: wandb is not installed. {INSTALL}, or name another tracker.")
         given = {
@@ -96,15 +96,16 @@ def with_wandb(values: dict[str, Any]) -> dict[str, Any]:
         values (`dict[str, Any]`): Field names -> given values.
 
     Returns:
-        `dict[str, Any]`: With `wandb` in `report_to` if its section is used and it is installed.
+        `dict[str, Any]`: With `wandb` in `report_to` if its section is used, it is installed, and `report_to` is not
+        `none`.
     """
     if not wandb_is_asked_for(values) or find_spec("wandb") is None:
         return values
     given = values.get("report_to") or []
     named = [given] if isinstance(given, str) else list(given)
-    if {"wandb", "all"} & set(named):
+    if {"none", "wandb", "all"} & set(named):
         return values
-    return {**values, "report_to": [*(name for name in named if name != "none"), "wandb"]}
+    return {**values, "report_to": [*named, "wandb"]}
 
 
 def has_wandb_login() -> bool:

@@ -47,7 +47,7 @@ def arguments(tmp_path):
     ("given", "report_to"),
     [
         (GUIDE, ["wandb"]),
-        ({**GUIDE, "report_to": "none"}, ["wandb"]),
+        ({**GUIDE, "report_to": "none"}, "none"),
         ({**GUIDE, "report_to": ["tensorboard"]}, ["tensorboard", "wandb"]),
         ({**GUIDE, "report_to": "wandb"}, "wandb"),
         ({**GUIDE, "wandb_mode": "disabled"}, None),

@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 POLICIES = ("raise", "skip", "roll_back")
 KEY = "hf_ext.nonfinite"
+BUDGET, FACTOR = 10, 0.5
 SHOWN_PARAMETERS = 20
 
 
@@ -36,10 +37,10 @@ class NonFiniteArguments:
         },
     )
     nonfinite_budget: int = field(
-        default=10, metadata={"help": "Steps that may be left out, or rolled back from, before the run ends."}
+        default=BUDGET, metadata={"help": "Steps that may be left out, or rolled back from, before the run ends."}
     )
     roll_back_factor: float = field(
-        default=0.5, metadata={"help": "The learning rate is multiplied by this at every roll-back."}
+        default=FACTOR, metadata={"help": "The learning rate is multiplied by this at every roll-back."}
     )
 
     def __post_init__(self):
@@ -79,10 +80,10 @@ class NonFiniteGuard:
         is_watching (`bool`): Off where a loss that is not finite is a result, as in a range test.
 
     Raises:
-        ConfigurationError: If an argument is out of range.
+        ConfigurationError: If an argument is out of range, or has no effect with the policy.
     """
 
-    def __init__(self, nonfinite: str = "raise", nonfinite_budget: int = 10, roll_back_factor: float = 0.5):
+    def __init__(self, nonfinite: str = "raise", nonfinite_budget: int = BUDGET, roll_back_factor: float = FACTOR):
         if nonfinite not in POLICIES:
             raise ConfigurationError(f"nonfinite is {nonfinite!r}; it must be one of {', '.join(POLICIES)}.")
         if isinstance(nonfinite_budget, bool) or not isinstance(nonfinite_budget, int) or nonfinite_budget < 1:
@@ -92,6 +93,14 @@ class NonFiniteGuard:
             )
         if not 0 < roll_back_factor < 1:
             raise ConfigurationError(f"roll_back_factor is {roll_back_factor!r}; it must lie between 0 and 1.")
+        if nonfinite == "raise" and nonfinite_budget != BUDGET:
+            raise ConfigurationError(
+                f"nonfinite_budget={nonfinite_budget} has no effect with nonfinite=raise; choose skip or roll_back."
+            )
+        if nonfinite != "roll_back" and roll_back_factor != FACTOR:
+            raise ConfigurationError(
+                f"roll_back_factor={roll_back_factor} has no effect with nonfinite={nonfinite}; choose roll_back."
+            )
         self.policy, self.budget, self.step_factor = nonfinite, nonfinite_budget, roll_back_factor
         self.met, self.factor, self.is_watching = 0, 1.0, True
         self.losses: list[torch.Tensor] = []

@@ -15,7 +15,7 @@ from hf_ext.inspection import parameter_counts
 from hf_ext.tracking import guard_trackers
 from hf_ext.trainers.batch_parts import BatchParts, batch_parts, batch_rows, is_out_of_memory
 from hf_ext.trainers.batch_rows import rows_of_step
-from hf_ext.trainers.nonfinite import NonFiniteError, NonFiniteGuard, RollBack
+from hf_ext.trainers.nonfinite import BUDGET, FACTOR, NonFiniteError, NonFiniteGuard, RollBack
 from hf_ext.trainers.pushing import push_finished_model, without_token
 from hf_ext.trainers.step_statistics import StepStatistics
 
@@ -33,14 +33,15 @@ class SafeTrainer(Trainer):
         self,
         *args,
         nonfinite: str = "raise",
-        nonfinite_budget: int = 10,
-        roll_back_factor: float = 0.5,
+        nonfinite_budget: int = BUDGET,
+        roll_back_factor: float = FACTOR,
         tracker_timeout: float = 60.0,
         **kwargs,
     ):
         self.nonfinite = NonFiniteGuard(nonfinite, nonfinite_budget, roll_back_factor)
         self.batch_parts, self.statistics = BatchParts(), StepStatistics()
-        self._checkpoint: str | None = None
+        self._checkpoints: list[str] = []
+        self._rolled_back_to: str | None = None
         given = kwargs.get("args", args[1] if len(args) > 1 else None)
         if given is not None:
             # The library makes the repository at once.
@@ -112,7 +113,8 @@ class SafeTrainer(Trainer):
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
         # Nothing of an earlier training counts in this one.
         self.nonfinite.met, self.nonfinite.factor, self.batch_parts.count = 0, 1.0, 1
-        self._checkpoint, self.statistics = None, StepStatistics(self.args.world_size)
+        self._checkpoints, self._rolled_back_to = [], None
+        self.statistics = StepStatistics(self.args.world_size)
         while True:
             try:
                 return super().train(resume_from_checkpoint, *args, **kwargs)
@@ -120,23 +122,33 @@ class SafeTrainer(Trainer):
                 resume_from_checkpoint = self._last_checkpoint()
 
     def _last_checkpoint(self) -> str:
-        if self._checkpoint is None or not Path(self._checkpoint).is_dir():
-            raise NonFiniteError(
-                f"The loss or a gradient in step {self.state.global_step + 1} is not finite, and this run has saved no "
-                f"checkpoint to roll back to (save_strategy={self.args.save_strategy.value}). Save more often "
-                "(save_steps), or lower the learning rate."
-            )
-        return self._checkpoint
+        """The last one of this run from which a step can be made: not one that was tried and failed at once."""
+        step = self.state.global_step
+        while self._checkpoints:
+            path = self._checkpoints[-1]
+            failed = path == self._rolled_back_to and path.endswith(f"{PREFIX_CHECKPOINT_DIR}-{step}")
+            if Path(path).is_dir() and not failed:
+                self._rolled_back_to = path
+                return path
+            self._checkpoints.pop()
+        tried = "" if self._rolled_back_to is None else f" but {self._rolled_back_to}, whose model fails at once too"
+        raise NonFiniteError(
+            f"The loss or a gradient in step {step + 1} is not finite, and this run has saved no checkpoint to roll "
+            f"back to{tried} (save_strategy={self.args.save_strategy.value}). Save more often (save_steps), keep more "
+            "of them (save_total_limit), or lower the learning rate."
+        )
 
     def _save_checkpoint(self, model, trial):
         with self.statistics.paused():
             super()._save_checkpoint(model, trial)
-        self._checkpoint = str(Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        self._checkpoints.append(str(Path(self._get_output_dir(trial)) / name))
 
     def _load_optimizer_and_scheduler(self, checkpoint):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
-            self._checkpoint = str(checkpoint)
+            if str(checkpoint) not in self._checkpoints:
+                self._checkpoints = [str(checkpoint)]
             self.nonfinite.resume(self.state, self.optimizer, self.lr_scheduler)
             self.batch_parts.resume(self.state)
 

@@ -13,14 +13,19 @@ MARK = VOCABULARY - 1
 
 
 class AilingTrainer(ExtendedTrainer):
-    """The loss of a batch with the marked row is NaN, as long as the learning rate is above `heals_below`."""
+    """
+    The loss of a batch with the marked row (or after `at_step` steps) is NaN, as long as the learning rate is above
+    `heals_below`.
+    """
 
     heals_below = 0.0
+    at_step = None
 
     def batch_loss(self, model, inputs):
         loss, outputs = super().batch_loss(model, inputs)
         rate = self.optimizer.param_groups[0]["lr"] if self.optimizer is not None else 1.0
-        if model.training and (inputs["input_ids"] == MARK).any() and rate >= self.heals_below:
+        ails = (inputs["input_ids"] == MARK).any() if self.at_step is None else self.state.global_step == self.at_step
+        if model.training and ails and rate >= self.heals_below:
             loss = loss * math.nan
         return loss, outputs
 
@@ -33,11 +38,12 @@ class Ailing:
     heals_below: float = 0.0
     nonfinite: str = "skip"
     nonfinite_budget: int = 10
+    at_step: int | None = None
 
     def __call__(self, case: Case) -> dict:
         rows = make_rows(case)
         rows[self.row] = {**rows[self.row], "input_ids": [MARK, *rows[self.row]["input_ids"]]}
-        own = type("Own", (AilingTrainer,), {"heals_below": self.heals_below})
+        own = type("Own", (AilingTrainer,), {"heals_below": self.heals_below, "at_step": self.at_step})
         return {
             "trainer_class": own,
             "train_dataset": rows,

@@ -152,6 +152,21 @@ def test_a_killed_run_goes_on_at_the_lower_rate(case, tmp_path):
     assert resumed["logs"][-1]["roll_back_learning_rate_factor"] == 0.5
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_checkpoint_that_fails_at_once_is_left_for_the_one_before(case, processes):
+    # The third step's rate is 5e-4, halved 2.5e-4, which is not enough; then 1.25e-4, from the first checkpoint on.
+    ailing = Ailing(nonfinite="roll_back", heals_below=2e-4, at_step=2)
+    rolled = train(case.but(settings=ailing, save_steps=1, batch_size=16 // processes), world_size=processes)
+    rates = [log["learning_rate"] for log in rolled["logs"]]
+    assert rates == pytest.approx([1e-3, 7.5e-4 / 4, 5e-4 / 4, 2.5e-4 / 4])
+    assert rolled["logs"][-1]["nonfinite_steps"] == 2
+
+
+def test_a_model_that_cannot_be_rescued_ends_the_run(case):
+    report = launch(case.but(settings=Ailing(nonfinite="roll_back", at_step=1), save_steps=1))[0]
+    assert "but " in report["error"] and "checkpoint-1, whose model fails at once too" in report["error"]
+
+
 def test_without_a_checkpoint_there_is_nothing_to_roll_back_to(case):
     report = launch(case.but(settings=Ailing(nonfinite="roll_back")))[0]
     assert "has saved no checkpoint to roll back to" in report["error"]
