@@ -30,6 +30,7 @@ LINE_STYLES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)))
 MARKERS = "osD^vP"
 MAX_CURVE_POINTS = 500
 MAX_SCATTER_POINTS = 1000
+MAX_TICK_INTERVALS = 5
 
 
 def learning_curves(history: list[dict]) -> list[str]:
@@ -193,20 +194,28 @@ def draw_figure(label: str, paint: Callable[[Any], None], size: tuple[float, flo
         size (`tuple[float, float]`, *optional*, defaults to `(4.4, 3.1)`): Inches.
     """
     import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     # A Figure of its own, not pyplot: nothing global changes and no display is looked for. The salt makes the ids
     # inside the SVG the same in every run and different between figures, which share one page.
     label = _printable(label)
     settings = {"svg.hashsalt": label, "svg.fonttype": "none", "text.parse_math": False, "font.size": 10}
     settings |= {"axes.spines.top": False, "axes.spines.right": False, "font.sans-serif": ["DejaVu Sans"]}
+    settings |= {"figure.facecolor": "none", "axes.facecolor": "none"}
     buffer = io.StringIO()
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         # The browser draws the text, in fonts that have these letters.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = Figure(figsize=size, layout="constrained")
         paint(figure)
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+            # More numbers than a small figure has room for are also what takes longest to draw.
+            if isinstance(axis.get_major_locator(), MaxNLocator):
+                axis.get_major_locator().set_params(nbins=MAX_TICK_INTERVALS)
+        # Figure.savefig draws twice.
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
     svg = buffer.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     # Every figure numbers its groups from 1; nothing refers to these ids.
