@@ -61,6 +61,7 @@ from hf_ext.data.sampling import CurriculumSampler, CurriculumScheduler, LengthG
 from hf_ext.data.splitting import stratified_group_split
 from hf_ext.data.task_sampling import TaskBatchSampler
 from hf_ext.data.teacher_logits import TeacherLogits, teacher_logits
+from hf_ext.data.text_stream import TextCollator, TextStream, load_streamed_data, open_stream
 from hf_ext.data.tokenization import tokenize_dataset
 from hf_ext.data.transfer_set import TransferSet, build_transfer_set, read_unlabelled
 from hf_ext.defaults import (
@@ -308,7 +309,9 @@ __all__ = [
     "TextCNNArguments",
     "TextCNNConfig",
     "TextCNNForSequenceClassification",
+    "TextCollator",
     "TextData",
+    "TextStream",
     "TrackingArguments",
     "TrainingHintsCallback",
     "TrainingPart",
@@ -407,6 +410,7 @@ __all__ = [
     "load_config",
     "load_pipeline",
     "load_pretrained",
+    "load_streamed_data",
     "load_tasks",
     "load_teachers",
     "load_text_data",
@@ -421,6 +425,7 @@ __all__ = [
     "near_duplicate_pairs",
     "near_duplicates",
     "open_storage",
+    "open_stream",
     "open_study",
     "paired_bootstrap",
     "paired_equivalence",

@@ -19,6 +19,7 @@ from hf_ext.checks import found_learning_rate
 from hf_ext.data.augmentation import DataAugmenter
 from hf_ext.data.augmentation.collator import AugmentingCollator
 from hf_ext.data.labels import Task
+from hf_ext.data.text_stream import TextCollator, TextStream
 from hf_ext.data.tokenization import tokenize_dataset
 from hf_ext.evaluation.report import Image
 from hf_ext.experiments.cartography import DataMap
@@ -120,7 +121,7 @@ def trainer_settings(settings: dict[str, Any], with_loss: bool = True) -> dict[s
 def build_trainer(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    encoded: dict[str, Dataset],
+    encoded: dict[str, Dataset | TextStream],
     training_args: RecipeTrainingArguments,
     own_settings: dict[str, Any],
     compute_metrics=None,
@@ -134,7 +135,7 @@ def build_trainer(
     Args:
         model ([`~transformers.PreTrainedModel`]): From [`build_model`].
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]): From [`build_model`].
-        encoded (`dict[str, Dataset]`): From [`tokenize_splits`].
+        encoded (`dict[str, Dataset]`): From [`tokenize_splits`]; `train` may be a [`TextStream`].
         training_args ([`RecipeTrainingArguments`]): How it is trained.
         own_settings (`dict[str, Any]`): What [`ExtendedTrainer`] takes beside the Trainer's, from [`trainer_settings`].
         compute_metrics (`Callable`, *optional*): As the Trainer's.
@@ -147,6 +148,8 @@ def build_trainer(
     """
     collator = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8 if training_args.fp16 else None)
     train = encoded.get("train")
+    if isinstance(train, TextStream):
+        collator = TextCollator(tokenizer, collator, train.data_args.pad_to_max_length)
     if augmenter is not None and train is not None:
         collator = AugmentingCollator(tokenizer, augmenter, collator)
         train = train.add_column("row", range(len(train)))

@@ -7,16 +7,19 @@ from collections.abc import Mapping
 
 import torch
 from accelerate import DistributedType
-from torch.utils.data import SequentialSampler
+from accelerate.data_loader import prepare_data_loader
+from torch.utils.data import DataLoader, IterableDataset, SequentialSampler
 from transformers import TrainerCallback
 from transformers.trainer_utils import has_length
 
 from hf_ext.callbacks.base import ExtensionCallback, require_unchanged
 from hf_ext.data.sampling import LengthGroupedSampler
+from hf_ext.errors import ConfigurationError
 from hf_ext.lr_schedules import OWN_SCHEDULES
 from hf_ext.optimizers import SparseAdamW, clip_mixed_grad_norm_, large_embeddings
 from hf_ext.trainers.class_loss import make_class_loss
 from hf_ext.trainers.parameter_groups import scaled_groups, trainable_groups
+from hf_ext.trainers.rank_rows import RankCollator, RankRows, leave_own_rows
 from hf_ext.trainers.safe import SafeTrainer
 
 logger = logging.getLogger(__name__)
@@ -41,7 +44,9 @@ class ExtendedTrainer(SafeTrainer):
       and processes. (The plain Trainer multiplies the loss and the gradient of most classification models by the
       number of accumulation steps and of processes: transformers#47688.)
     - [`ExtensionCallback`]s shape the optimizer's groups, the order of the rows and the logs.
-    - The order of the rows survives a resume in the middle of an epoch, also on several processes.
+    - The order of the rows survives a resume in the middle of an epoch, also on several processes. What fills the last
+      batch of an epoch up, so that all processes have one, does not count. Of a stream (`IterableDataset`) each process
+      trains on its own part of the rows, in the batches of one process.
     - `train_sampling_strategy="group_by_length"` sorts training batches only; predictions keep the data's order.
     - A `data_collator` with `set_epoch` is told the epoch, and gets the columns that it names in `needed_columns`
       (see [`AugmentingCollator`]).
@@ -120,6 +125,7 @@ class ExtendedTrainer(SafeTrainer):
         self._made_optimizer = False
         self._sparse_modules = []
         self._group_rates = {}
+        self._idle_batches: set[int] = set()
         launched = int(os.environ.get("WORLD_SIZE", "1"))
         if self.args.world_size != launched:
             raise RuntimeError(
@@ -169,7 +175,9 @@ class ExtendedTrainer(SafeTrainer):
         return count_targets(inputs)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        targets = self.count_targets(inputs)
+        # The micro-batch whose loss comes next; it may be of rows that another process counts.
+        idle = model.training and len(self.nonfinite.losses) in self._idle_batches
+        targets = 0 if idle else self.count_targets(inputs)
         loss, outputs = self.batch_loss(model, inputs)
         if num_items_in_batch is not None:
             # This batch's share of the step's targets. Averaging over processes and dividing by the accumulation
@@ -180,7 +188,10 @@ class ExtendedTrainer(SafeTrainer):
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        targets = sum(self.count_targets(batch) for batch in batches)
+        # What fills the last batches up, so that all processes have equally many, counts in none.
+        self._idle_batches = leave_own_rows(batches, self.accelerator)
+        own = [batch for place, batch in enumerate(batches) if place not in self._idle_batches]
+        targets = sum(self.count_targets(batch) for batch in own)
         if self.args.world_size > 1:
             targets = self.accelerator.reduce(torch.tensor(float(targets), device=device)).item()
         return batches, targets or None
@@ -325,6 +336,9 @@ class ExtendedTrainer(SafeTrainer):
         return [len(row[name]) for row in dataset]
 
     def _get_dataloader(self, *args, is_training=False, **kwargs):
+        dataset = args[0] if args else kwargs["dataset"]
+        if isinstance(dataset, IterableDataset) and self.args.world_size > 1:
+            return self._get_stream_dataloader(dataset, is_training)
         drop_last = self.args.dataloader_drop_last
         # Meant for training: an evaluation without its last rows is of another data set.
         self.args.dataloader_drop_last = drop_last and is_training
@@ -332,6 +346,33 @@ class ExtendedTrainer(SafeTrainer):
             return super()._get_dataloader(*args, is_training=is_training, **kwargs)
         finally:
             self.args.dataloader_drop_last = drop_last
+
+    def _get_stream_dataloader(self, rows, is_training):
+        """A stream for several processes: each reads it, and trains on its own part."""
+        if not is_training:
+            raise ConfigurationError(
+                f"The rows to evaluate are a stream, and there are {self.args.world_size} processes: some rows would "
+                "count twice. Evaluate on a data set that has a length, or in one process."
+            )
+        rank_rows = RankRows(rows, self._train_batch_size, self.args.world_size, self.args.process_index)
+        collate = self._get_collator_with_removed_columns(self.data_collator, description="training")
+        loader = DataLoader(
+            rank_rows,
+            batch_size=self._train_batch_size,
+            collate_fn=RankCollator(collate),
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+        )
+        # For one process: the library would deal the rows out once more.
+        return prepare_data_loader(
+            loader,
+            self.accelerator.device,
+            num_processes=1,
+            process_index=0,
+            put_on_device=True,
+            dispatch_batches=False,
+        )
 
     def _get_eval_sampler(self, eval_dataset):
         if self.args.train_sampling_strategy == "group_by_length":
