@@ -216,9 +216,7 @@ class DataArguments(RawDataArguments):
     overwrite_cache: bool = field(default=False, metadata={"help": "Tokenise again instead of reading the cache."})
     streaming: bool = field(
         default=False,
-        metadata={
-            "help": "Read the rows of train_file while they are trained on, so that they need not fit into memory."
-        },
+        metadata={"help": "Read the rows of train_file while training, so that they need not fit into memory."},
     )
     shuffle_buffer: int = field(
         default=10_000, metadata={"help": "Rows that are shuffled at a time when streaming; 1 keeps the file's order."}

@@ -9,7 +9,7 @@ NEED_ALL_ROWS = {
     "curriculum": "it draws the rows in an order of its own. Leave it out.",
     "augmentation_enabled": "copies are made of all rows, and stored. Augment the file before.",
     "class_weights": "weights are scaled by the labels of all rows. Leave it out.",
-    "find_learning_rate": "find the rate on a part of the rows (run_lr_finder.py --max_train_samples), and pass a number.",
+    "find_learning_rate": "find it on a part of the rows (run_lr_finder.py --max_train_samples), and pass a number.",
     "shuffle_train_dataset": "all rows would have to be at hand. Rows are shuffled --shuffle_buffer at a time.",
     "push_to_hub": "what is published is compared with all training rows. Push afterwards (recipes/push_to_hub.py).",
     "dataloader_persistent_workers": "a worker that stays does not hear of a new epoch. Leave it out.",
@@ -81,7 +81,8 @@ def refuse_streaming(values: dict[str, Any]) -> None:
     """
     if values.get("streaming"):
         raise ConfigurationError(
-            "streaming=true: this recipe needs all rows at hand; run_classification.py trains on a stream. Leave it out."
+            "streaming=true: this recipe needs all rows at hand; run_classification.py trains on a stream. Leave it "
+            "out."
         )
 
 

@@ -14,8 +14,8 @@
     accelerate launch recipes/run_classification.py configs/quickstart.json --class_weights balanced \\
         --calibrate true --threshold_objective f1 --output_dir outputs/calibrated
     accelerate launch recipes/run_classification.py configs/quickstart.json --push_to_hub true --hub_model_id me/films
-    accelerate launch recipes/run_classification.py --model_name_or_path DIR_OR_HUB_NAME --train_file larger_than_memory.jsonl \\
-        --streaming true --validation_file dev.jsonl --max_steps 20000 --eval_steps 2000
+    accelerate launch recipes/run_classification.py --model_name_or_path DIR_OR_HUB_NAME --streaming true \\
+        --train_file larger_than_memory.jsonl --validation_file dev.jsonl --max_steps 20000 --eval_steps 2000
 
 JSON and YAML files are merged from left to right; flags win. Without --do_train, --do_eval or --do_predict, all that
 the data allows is done. output_dir then holds the model, predictions, results, report.html and run.json.
