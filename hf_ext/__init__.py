@@ -177,8 +177,10 @@ from hf_ext.hub.plan import PushFinding, PushPlan, plan_push
 from hf_ext.hub.push import HubTarget, check_target, push_folder, take_target
 from hf_ext.hub.push_arguments import PushArguments
 from hf_ext.inspection import gradient_facts, gradient_norms, gradient_table, model_summary, parameter_counts
+from hf_ext.launching import check_same_data, require_alone
 from hf_ext.layers import freeze_parameters, layer_groups, unfreeze_parameters
 from hf_ext.losses import distillation_loss, hard_target_loss, hidden_state_loss, soft_target_loss
+from hf_ext.lost_process import LostProcessError
 from hf_ext.lr_schedules import get_cyclical_triangular_schedule, get_slanted_triangular_schedule
 from hf_ext.models import TextCNNConfig, TextCNNForSequenceClassification
 from hf_ext.models.building import TextCNNArguments, build_textcnn, load_config, load_pretrained
@@ -267,6 +269,7 @@ __all__ = [
     "LearningRateArguments",
     "LengthGroupedSampler",
     "LossArguments",
+    "LostProcessError",
     "ModelArguments",
     "MonitorArguments",
     "MultiTaskArguments",
@@ -344,6 +347,7 @@ __all__ = [
     "check_kfold_dir",
     "check_launch",
     "check_output_dir",
+    "check_same_data",
     "check_same_plan",
     "check_same_run",
     "check_target",
@@ -452,6 +456,7 @@ __all__ = [
     "rehearse_tasks",
     "remove_unfinished",
     "report_table",
+    "require_alone",
     "require_optuna",
     "resolve_class_weights",
     "results_table",

@@ -1,9 +1,11 @@
 """From arguments and data to a trainer: what the recipes that train have in common."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from datasets import Dataset, DatasetDict
 from transformers import (
     DataCollatorWithPadding,
@@ -24,6 +26,7 @@ from hf_ext.data.tokenization import tokenize_dataset
 from hf_ext.evaluation.report import Image
 from hf_ext.experiments.cartography import DataMap
 from hf_ext.experiments.lr_finder import LRFinder, LRFinderArguments, NoUsableSlopeError
+from hf_ext.experiments.one_of_many import without_bars
 from hf_ext.models.building import TextCNNArguments, build_textcnn, load_pretrained
 from hf_ext.run_record import write_json
 from hf_ext.trainers.base import ExtendedTrainer
@@ -83,7 +86,8 @@ def tokenize_splits(
         `dict[str, Dataset]`
     """
     encoded = {}
-    with training_args.main_process_first(desc="tokenising"):
+    shown = nullcontext() if PartialState().is_main_process else without_bars()
+    with shown, training_args.main_process_first(desc="tokenising"):
         for split, dataset in splits.items():
             kept = [name for name in dataset.column_names if name != "label"] if split == "train" else ()
             encoded[split] = tokenize_dataset(

@@ -39,6 +39,7 @@ from hf_ext import (
     check_calibration,
     check_data,
     check_output_dir,
+    check_same_data,
     check_same_run,
     check_target,
     check_training_arguments,
@@ -107,6 +108,7 @@ def main(argv: list[str]) -> None:
         saved = find_calibration(model_args, given.task)
         notes += calibration_notes(saved, model_args.model_name_or_path)
     record.add(data=given.fingerprint(), notes=notes)
+    check_same_data(record.facts["data"])
     if training_args.do_train:
         check_same_run(checkpoint, record.facts["arguments"], record.facts["data"], run_args.allow_changed_unfreezing)
 

@@ -26,6 +26,7 @@ from hf_ext import (
     build_student_trainer,
     check_data,
     check_folders,
+    check_same_data,
     check_same_run,
     check_target,
     check_teacher,
@@ -96,6 +97,7 @@ def main(argv: list[str]) -> None:
     transfer = make_transfer_set(settings, given)
     data, texts = with_rows(given, transfer.dataset), transfer.texts()
     record.add(data={**given.fingerprint(), "transfer": data.fingerprint()["train"]})
+    check_same_data(record.facts["data"])
     model, tokenizer, built = build_model(model_args, settings["textcnn"], data_args, training_args, given.task, texts)
     load_teacher = partial(
         load_teachers, settings, None if ready else output_dir / "teacher", student_config=model.config

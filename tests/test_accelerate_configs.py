@@ -1,15 +1,15 @@
 """The configurations of accelerate's launcher, read by its own code."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from accelerate import DeepSpeedPlugin, FullyShardedDataParallelPlugin
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import DistributedType
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
+from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 
 FOLDER = Path(__file__).parent.parent / "configs" / "accelerate"
 # Name -> how processes are joined, how many there are, on how many machines, and in which precision.
@@ -87,39 +87,33 @@ def test_two_machines_share_out_the_processes():
     assert args.rdzv_endpoint == "127.0.0.1:29500"
 
 
-def test_fsdp2_reaches_accelerate():
-    """Its own class, in a process with the environment that the launcher makes; the rest needs GPUs."""
+def put_into(environment: dict[str, str], monkeypatch) -> None:
+    for name, value in environment.items():
+        if os.environ.get(name) != value:
+            monkeypatch.setenv(name, value)
+
+
+def test_fsdp2_reaches_accelerate(monkeypatch):
+    """Its own class, with the environment that the launcher makes; the rest needs GPUs."""
     args = launched("fsdp2")
     assert args.use_fsdp
-    environment = prepare_multi_gpu_env(args)
-    code = (
-        "from accelerate import FullyShardedDataParallelPlugin as P; p = P(); "
-        "print(p.fsdp_version, p.reshard_after_forward, p.auto_wrap_policy.__name__, p.state_dict_type.name, "
-        "p.activation_checkpointing, type(p.cpu_offload).__name__)"
-    )
-    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert result.stdout.split() == [
-        "2",
-        "True",
-        "transformer_auto_wrap_policy",
-        "FULL_STATE_DICT",
-        "False",
-        "OffloadPolicy",
-    ]
-    assert "obsolete" not in result.stderr
+    put_into(prepare_multi_gpu_env(args), monkeypatch)
+    plugin = FullyShardedDataParallelPlugin()
+    assert plugin.fsdp_version == 2
+    assert plugin.reshard_after_forward is True
+    assert plugin.auto_wrap_policy is transformer_auto_wrap_policy
+    assert plugin.state_dict_type.name == "FULL_STATE_DICT"
+    assert plugin.activation_checkpointing is False
+    assert plugin.cpu_ram_efficient_loading is False
 
 
 def test_zero_2_reaches_accelerate(monkeypatch):
-    from accelerate import DeepSpeedPlugin
-
     args = launched("deepspeed_zero2")
     assert args.use_deepspeed
     # As `launch_command` does before it hands over.
     args.deepspeed_fields_from_accelerate_config = ""
     _, environment = prepare_deepspeed_cmd_env(args)
-    for name, value in environment.items():
-        if name not in os.environ:
-            monkeypatch.setenv(name, value)
+    put_into(environment, monkeypatch)
     plugin = DeepSpeedPlugin()
     assert plugin.zero_stage == 2
     # The Trainer fills these in from the run's arguments.

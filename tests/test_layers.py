@@ -26,6 +26,8 @@ PREPROCESSING = (
 LAYERS = {
     "version": 0,
     "errors": 0,
+    "lost_process": 0,
+    "launching": 0,
     "secret_patterns": 0,
     "schedules": 0,
     "evaluation.predictions": 0,

@@ -9,6 +9,7 @@ from typing import Any
 
 from hf_ext.configuration import nearest
 from hf_ext.errors import ConfigurationError
+from hf_ext.launching import require_alone
 from hf_ext.stream_checks import refuse_streaming
 
 ONNX, ONNX_INT8, TORCH_EXPORT = "onnx", "onnx_int8", "torch_export"
@@ -96,9 +97,7 @@ def complete_export_values(values: dict[str, Any]) -> dict[str, Any]:
             "(with labels, to see the accuracy too)."
         )
     refuse_streaming(values)
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
-    if launched > 1:
-        raise ConfigurationError(f"An export is work for one process, and {launched} were launched. Launch one.")
+    require_alone("An export")
     return {"output_dir": os.path.join("outputs", f"{Path(name).resolve().name}_export"), **values}
 
 

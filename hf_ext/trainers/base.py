@@ -133,6 +133,11 @@ class ExtendedTrainer(SafeTrainer):
                 "train separate models and overwrite each other's files. On machines without an accelerator pass "
                 "TrainingArguments(use_cpu=True) (--use_cpu), which joins them through gloo."
             )
+        if os.environ.get("ACCELERATE_USE_FSDP") == "true" and not self.is_fsdp_enabled:
+            raise ConfigurationError(
+                f"The launcher asks for FSDP, which the device {self.args.device} does not do: each process would hold "
+                "the whole model. Launch with another configuration (configs/accelerate/cpu_2proc.yaml)."
+            )
 
     # ---- Loss ----
 
@@ -215,6 +220,12 @@ class ExtendedTrainer(SafeTrainer):
         if not data_parallel or not state.end_of_dataloader or state.remainder <= 0:
             return rows
         return min(rows, max(0, state.remainder - self.args.process_index * rows))
+
+    def _finalize_training(self, *args, **kwargs):
+        if self.args.world_size > 1:
+            # What came since the last log is this process's own; the rest of train_loss is that of all.
+            self._tr_loss = self.accelerator.reduce(self._tr_loss, reduction="mean")
+        return super()._finalize_training(*args, **kwargs)
 
     # ---- Optimizer ----
 
@@ -400,6 +411,12 @@ class ExtendedTrainer(SafeTrainer):
         return answers[0][1] if answers else None
 
     def train(self, *args, **kwargs):
+        sharding = "FSDP" if self.is_fsdp_enabled else "DeepSpeed" if self.is_deepspeed_enabled else None
+        if sharding is not None and self._freezes_parameters():
+            raise ConfigurationError(
+                f"Layers that are frozen for a time do not go with {sharding}, which makes its plan of the parameters "
+                "once. Train with DDP (configs/accelerate/multi_gpu.yaml), or without the technique."
+            )
         for callback in self._extension_callbacks():
             callback.asked = True
         self._expect_unused_parameters()

@@ -3,10 +3,10 @@
 from functools import partial
 
 import pytest
-from runs import Case, assert_same_weights, collate, launch, make_rows, train
+from runs import Case, assert_same_weights, collate, launch, make_model, make_rows, make_trainer, train
 from torch.utils.data import DataLoader, IterableDataset
 
-from hf_ext import ExtendedTrainer
+from hf_ext import ConfigurationError, ExtendedTrainer, GradualUnfreezingCallback
 from hf_ext.trainers.rank_rows import RankCollator, RankRows
 
 EXACT = {"rtol": 1e-4, "atol": 2e-6}
@@ -96,8 +96,6 @@ class Listed(IterableDataset):
 
 
 def evaluate_stream(case, arguments, callbacks):
-    from runs import make_model
-
     trainer = ExtendedTrainer(
         model=make_model(case), args=arguments, train_dataset=make_rows(case), data_collator=collate
     )
@@ -109,3 +107,21 @@ def test_a_stream_to_evaluate_is_refused(case):
     reports = launch(case.but(trainer=evaluate_stream), world_size=2)
     for report in reports:
         assert report["error"].startswith("ConfigurationError: The rows to evaluate are a stream, and there are 2")
+
+
+# ---- Sharded models ----
+
+
+def test_fsdp_that_would_be_ignored_is_refused(case, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ConfigurationError, match="The launcher asks for FSDP, which the device cpu does not do"):
+        make_trainer(case)
+
+
+@pytest.mark.parametrize("kind", ["fsdp", "deepspeed"])
+def test_freezing_is_refused_where_parameters_are_sharded(case, kind):
+    trainer = make_trainer(case.but(callbacks=(GradualUnfreezingCallback,)))
+    # What the Trainer finds out of accelerate's state, where there are GPUs.
+    setattr(trainer, f"is_{kind}_enabled", True)
+    with pytest.raises(ConfigurationError, match="Layers that are frozen for a time do not go with"):
+        trainer.train()
