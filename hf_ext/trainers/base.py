@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from accelerate import DistributedType
 from accelerate.data_loader import prepare_data_loader
+from torch.distributed import distributed_c10d
 from torch.utils.data import DataLoader, IterableDataset, SequentialSampler
 from transformers import TrainerCallback
 from transformers.trainer_utils import has_length
@@ -133,6 +134,9 @@ class ExtendedTrainer(SafeTrainer):
                 "train separate models and overwrite each other's files. On machines without an accelerator pass "
                 "TrainingArguments(use_cpu=True) (--use_cpu), which joins them through gloo."
             )
+        if launched > 1 and self.args.use_cpu:
+            # The library hands it on for GPUs only; without it gloo waits for half an hour.
+            distributed_c10d._set_pg_timeout(self.args.ddp_timeout_delta)
         if os.environ.get("ACCELERATE_USE_FSDP") == "true" and not self.is_fsdp_enabled:
             raise ConfigurationError(
                 f"The launcher asks for FSDP, which the device {self.args.device} does not do: each process would hold "

@@ -30,6 +30,11 @@ class Fails(Dies):
         raise DataError("rows.json, row 7: the label is nan")
 
 
+class Hangs(Dies):
+    def end(self):
+        time.sleep(15)
+
+
 @pytest.fixture
 def case(tmp_path):
     return Case(output_dir=str(tmp_path), batch_size=8, epochs=6, save_steps=2)
@@ -44,6 +49,13 @@ def test_the_others_end_too(case, ends):
     said = first["error"]
     assert said.startswith("LostProcessError: Process 0 of 2 (counted from 0) has lost process 1 in step ")
     assert f"Go on from {case.output_dir}/checkpoint-4 with the same command and --resume_from_checkpoint true." in said
+
+
+def test_one_that_hangs_is_noticed_after_the_timeout(case):
+    # The library does not hand it on to gloo.
+    first, _ = launch(case.but(callbacks=(Hangs,), arguments={"ddp_timeout": 5}), world_size=2)
+    assert first["error"].startswith("LostProcessError: Process 0 of 2 (counted from 0) has lost process 1 in step ")
+    assert "Timed out waiting 5000ms" in first["error"]
 
 
 # ---- What a recipe shows ----
