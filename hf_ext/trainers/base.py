@@ -10,7 +10,7 @@ from accelerate import DistributedType
 from accelerate.data_loader import prepare_data_loader
 from torch.distributed import distributed_c10d
 from torch.utils.data import DataLoader, IterableDataset, SequentialSampler
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from transformers.trainer_utils import has_length
 
 from hf_ext.callbacks.base import ExtensionCallback, require_unchanged
@@ -134,6 +134,9 @@ class ExtendedTrainer(SafeTrainer):
                 "train separate models and overwrite each other's files. On machines without an accelerator pass "
                 "TrainingArguments(use_cpu=True) (--use_cpu), which joins them through gloo."
             )
+        if not self.is_world_process_zero():
+            # It would say the same on every machine.
+            self.remove_callback(PrinterCallback)
         if launched > 1 and self.args.use_cpu:
             # The library hands it on for GPUs only; without it gloo waits for half an hour.
             distributed_c10d._set_pg_timeout(self.args.ddp_timeout_delta)
