@@ -140,6 +140,7 @@ LAYERS = {
     "trainers.batch_parts": 3,
     "trainers.batch_rows": 3,
     "trainers.nonfinite": 3,
+    "trainers.launched": 3,
     "trainers.parameter_groups": 3,
     "trainers.rank_rows": 3,
     "trainers.safe": 3,

@@ -1,26 +1,23 @@
 """ExtendedTrainer: a `Trainer` whose loss is right under accumulation and DDP, and that asks its callbacks."""
 
 import logging
-import os
 import warnings
 from collections.abc import Mapping
 
 import torch
 from accelerate import DistributedType
-from accelerate.data_loader import prepare_data_loader
-from torch.distributed import distributed_c10d
-from torch.utils.data import DataLoader, IterableDataset, SequentialSampler
-from transformers import PrinterCallback, TrainerCallback
+from torch.utils.data import IterableDataset, SequentialSampler
+from transformers import TrainerCallback
 from transformers.trainer_utils import has_length
 
 from hf_ext.callbacks.base import ExtensionCallback, require_unchanged
 from hf_ext.data.sampling import LengthGroupedSampler
-from hf_ext.errors import ConfigurationError
 from hf_ext.lr_schedules import OWN_SCHEDULES
 from hf_ext.optimizers import SparseAdamW, clip_mixed_grad_norm_, large_embeddings
 from hf_ext.trainers.class_loss import make_class_loss
+from hf_ext.trainers.launched import join_processes, refuse_sharding
 from hf_ext.trainers.parameter_groups import scaled_groups, trainable_groups
-from hf_ext.trainers.rank_rows import RankCollator, RankRows, leave_own_rows
+from hf_ext.trainers.rank_rows import leave_own_rows, stream_dataloader
 from hf_ext.trainers.safe import SafeTrainer
 
 logger = logging.getLogger(__name__)
@@ -127,24 +124,7 @@ class ExtendedTrainer(SafeTrainer):
         self._sparse_modules = []
         self._group_rates = {}
         self._idle_batches: set[int] = set()
-        launched = int(os.environ.get("WORLD_SIZE", "1"))
-        if self.args.world_size != launched:
-            raise RuntimeError(
-                f"{launched} processes were launched, but each sees a world of {self.args.world_size}: they would "
-                "train separate models and overwrite each other's files. On machines without an accelerator pass "
-                "TrainingArguments(use_cpu=True) (--use_cpu), which joins them through gloo."
-            )
-        if not self.is_world_process_zero():
-            # It would say the same on every machine.
-            self.remove_callback(PrinterCallback)
-        if launched > 1 and self.args.use_cpu:
-            # The library hands it on for GPUs only; without it gloo waits for half an hour.
-            distributed_c10d._set_pg_timeout(self.args.ddp_timeout_delta)
-        if os.environ.get("ACCELERATE_USE_FSDP") == "true" and not self.is_fsdp_enabled:
-            raise ConfigurationError(
-                f"The launcher asks for FSDP, which the device {self.args.device} does not do: each process would hold "
-                "the whole model. Launch with another configuration (configs/accelerate/cpu_2proc.yaml)."
-            )
+        join_processes(self)
 
     # ---- Loss ----
 
@@ -356,7 +336,8 @@ class ExtendedTrainer(SafeTrainer):
     def _get_dataloader(self, *args, is_training=False, **kwargs):
         dataset = args[0] if args else kwargs["dataset"]
         if isinstance(dataset, IterableDataset) and self.args.world_size > 1:
-            return self._get_stream_dataloader(dataset, is_training)
+            collate = self._get_collator_with_removed_columns(self.data_collator, description="training")
+            return stream_dataloader(dataset, collate, self._train_batch_size, self.accelerator, self.args, is_training)
         drop_last = self.args.dataloader_drop_last
         # Meant for training: an evaluation without its last rows is of another data set.
         self.args.dataloader_drop_last = drop_last and is_training
@@ -364,33 +345,6 @@ class ExtendedTrainer(SafeTrainer):
             return super()._get_dataloader(*args, is_training=is_training, **kwargs)
         finally:
             self.args.dataloader_drop_last = drop_last
-
-    def _get_stream_dataloader(self, rows, is_training):
-        """A stream for several processes: each reads it, and trains on its own part."""
-        if not is_training:
-            raise ConfigurationError(
-                f"The rows to evaluate are a stream, and there are {self.args.world_size} processes: some rows would "
-                "count twice. Evaluate on a data set that has a length, or in one process."
-            )
-        rank_rows = RankRows(rows, self._train_batch_size, self.args.world_size, self.args.process_index)
-        collate = self._get_collator_with_removed_columns(self.data_collator, description="training")
-        loader = DataLoader(
-            rank_rows,
-            batch_size=self._train_batch_size,
-            collate_fn=RankCollator(collate),
-            num_workers=self.args.dataloader_num_workers,
-            pin_memory=self.args.dataloader_pin_memory,
-            prefetch_factor=self.args.dataloader_prefetch_factor,
-        )
-        # For one process: the library would deal the rows out once more.
-        return prepare_data_loader(
-            loader,
-            self.accelerator.device,
-            num_processes=1,
-            process_index=0,
-            put_on_device=True,
-            dispatch_batches=False,
-        )
 
     def _get_eval_sampler(self, eval_dataset):
         if self.args.train_sampling_strategy == "group_by_length":
@@ -418,12 +372,8 @@ class ExtendedTrainer(SafeTrainer):
         return answers[0][1] if answers else None
 
     def train(self, *args, **kwargs):
-        sharding = "FSDP" if self.is_fsdp_enabled else "DeepSpeed" if self.is_deepspeed_enabled else None
-        if sharding is not None and self._freezes_parameters():
-            raise ConfigurationError(
-                f"Layers that are frozen for a time do not go with {sharding}, which makes its plan of the parameters "
-                "once. Train with DDP (configs/accelerate/multi_gpu.yaml), or without the technique."
-            )
+        if self._freezes_parameters():
+            refuse_sharding(self)
         for callback in self._extension_callbacks():
             callback.asked = True
         self._expect_unused_parameters()

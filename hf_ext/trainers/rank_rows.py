@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
-from accelerate.data_loader import BatchSamplerShard
-from torch.utils.data import IterableDataset
+from accelerate.data_loader import BatchSamplerShard, prepare_data_loader
+from torch.utils.data import DataLoader, IterableDataset
+from transformers import TrainingArguments
 
+from hf_ext.errors import ConfigurationError
 from hf_ext.trainers.batch_parts import first_rows
 
 # In batches of a stream: how many of the rows count.
@@ -78,6 +80,45 @@ class RankCollator:
         batch = self.collate([row.row for row in rows])
         batch[OWN_ROWS] = torch.tensor(sum(row.own for row in rows))
         return batch
+
+
+def stream_dataloader(
+    rows: Iterable,
+    collate: Callable[[list[Any]], dict[str, Any]],
+    batch_size: int,
+    accelerator: Accelerator,
+    args: TrainingArguments,
+    is_training: bool,
+) -> DataLoader:
+    """
+    The loader of a stream for several processes: each reads it, and trains on its own part.
+
+    Args:
+        rows (`Iterable`): The stream.
+        collate (`Callable`): From rows to a batch.
+        batch_size (`int`): Rows of a batch of one process.
+        accelerator ([`~accelerate.Accelerator`]): Knows the processes.
+        args ([`~transformers.TrainingArguments`]): Workers of the loader.
+        is_training (`bool`): Whether the rows are to train on.
+
+    Raises:
+        ConfigurationError: If they are to be evaluated.
+    """
+    if not is_training:
+        raise ConfigurationError(
+            f"The rows to evaluate are a stream, and there are {args.world_size} processes: some rows would count "
+            "twice. Evaluate on a data set that has a length, or in one process."
+        )
+    loader = DataLoader(
+        RankRows(rows, batch_size, args.world_size, args.process_index),
+        batch_size=batch_size,
+        collate_fn=RankCollator(collate),
+        num_workers=args.dataloader_num_workers,
+        pin_memory=args.dataloader_pin_memory,
+        prefetch_factor=args.dataloader_prefetch_factor,
+    )
+    # As for one process: the library would deal the rows out once more.
+    return prepare_data_loader(loader, accelerator.device, 1, 0, put_on_device=True, dispatch_batches=False)
 
 
 def rows_of_rank(total: int, batch_size: int, process_index: int) -> int:
