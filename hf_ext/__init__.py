@@ -177,7 +177,7 @@ from hf_ext.hub.plan import PushFinding, PushPlan, plan_push
 from hf_ext.hub.push import HubTarget, check_target, push_folder, take_target
 from hf_ext.hub.push_arguments import PushArguments
 from hf_ext.inspection import gradient_facts, gradient_norms, gradient_table, model_summary, parameter_counts
-from hf_ext.launching import check_same_data, require_alone
+from hf_ext.launching import check_same_data, check_shared, require_alone
 from hf_ext.layers import freeze_parameters, layer_groups, unfreeze_parameters
 from hf_ext.losses import distillation_loss, hard_target_loss, hidden_state_loss, soft_target_loss
 from hf_ext.lost_process import LostProcessError
@@ -350,6 +350,7 @@ __all__ = [
     "check_same_data",
     "check_same_plan",
     "check_same_run",
+    "check_shared",
     "check_target",
     "check_task_folders",
     "check_tasks",

@@ -1,6 +1,7 @@
 """What a recipe sees of the processes that it was launched with."""
 
 import os
+from pathlib import Path
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
@@ -46,3 +47,26 @@ def check_same_data(fingerprint: dict[str, str]) -> None:
                 f"Process {rank} has read other rows than process 0: {', '.join(names)}. All machines must have the "
                 "same files, at the paths that are named."
             )
+
+
+def check_shared(folder: Path) -> None:
+    """
+    See that all processes find what the first one has written. All of them have to call this, when it has.
+
+    Args:
+        folder (`Path`): The `output_dir`; it holds `run.json` by now.
+
+    Raises:
+        ConfigurationError: On all processes, if a machine has a disk of its own.
+    """
+    state = PartialState()
+    if state.num_processes == 1:
+        return
+    state.wait_for_everyone()
+    found = gather_object([(folder / "run.json").is_file()])
+    if not all(found):
+        raise ConfigurationError(
+            f"output_dir {folder}: process {found.index(False)} does not find there what process 0 writes, and this "
+            "run reads its models back from it. Name a folder that all machines share, or pass --save_on_each_node "
+            "true."
+        )

@@ -28,6 +28,7 @@ from hf_ext import (
     check_folders,
     check_same_data,
     check_same_run,
+    check_shared,
     check_target,
     check_teacher,
     check_training_arguments,
@@ -150,6 +151,7 @@ def main(argv: list[str]) -> None:
     PartialState().wait_for_everyone()
     if training_args.should_save:
         begin()
+    check_shared(output_dir)
     if not ready:
         say("\nThe teacher is fine-tuned.")
         notes.append(fine_tune_teacher(settings, given, compute_metrics, output_dir, resume))

@@ -144,6 +144,16 @@ class SafeTrainer(Trainer):
             "of them (save_total_limit), or lower the learning rate."
         )
 
+    def _load_best_model(self):
+        super()._load_best_model()
+        if self.args.world_size == 1 or self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return
+        # The library warns and goes on with other weights where a machine has a disk of its own.
+        weights = Path(self.state.best_model_checkpoint).glob("*.safetensors")
+        if not all(gather_object([any(weights)])):
+            for value in self.model.state_dict().values():
+                torch.distributed.broadcast(value, src=0)
+
     def _save_checkpoint(self, model, trial):
         with self.statistics.paused():
             super()._save_checkpoint(model, trial)

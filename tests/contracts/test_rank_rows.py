@@ -1,5 +1,6 @@
 """Several processes train on each row once, also where the rows do not divide by them, and on streams."""
 
+import hashlib
 from functools import partial
 
 import pytest
@@ -107,6 +108,37 @@ def test_a_stream_to_evaluate_is_refused(case):
     reports = launch(case.but(trainer=evaluate_stream), world_size=2)
     for report in reports:
         assert report["error"].startswith("ConfigurationError: The rows to evaluate are a stream, and there are 2")
+
+
+# ---- Machines with disks of their own ----
+
+
+def make_trainer_of_a_machine(case, arguments, callbacks):
+    arguments.output_dir = f"{case.output_dir}/machine_{arguments.process_index}"
+    rows = make_rows(case)
+    return ExtendedTrainer(
+        model=make_model(case), args=arguments, train_dataset=rows, eval_dataset=rows[:7], data_collator=collate
+    )
+
+
+def test_the_best_model_is_that_of_all(case):
+    # By the largest loss: with this rate that is not the last one.
+    best = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 2, "learning_rate": 0.5}
+    best |= {"metric_for_best_model": "loss", "greater_is_better": True}
+    reports = launch(
+        case.but(trainer=make_trainer_of_a_machine, batch_size=8, save_steps=2, arguments=best), world_size=2
+    )
+    assert_same_weights(*reports)
+    # Otherwise the best was the last, and the test has shown nothing.
+    digests = [report["digests"][-1] for report in reports]
+    assert digests[0] == digests[1] != weights_digest(reports[0])
+
+
+def weights_digest(report):
+    digest = hashlib.sha256()
+    for value in report["weights"].values():
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()
 
 
 # ---- Sharded models ----
