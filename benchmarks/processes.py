@@ -25,7 +25,7 @@ MODES = {"one": (1, 1), "two": (2, 1), "machines": (1, 2)}
 WORDS = {"positive": ["good", "great", "fine"], "negative": ["bad", "awful", "dull"]}
 FILLER = ["the", "film", "was", "a", "very", "plot", "actor", "scene", "and", "of"]
 # What is about the machine or the time, not about the model.
-MEASURED = ("runtime", "seconds", "per_second", "total_flos", "model_preparation_time")
+MEASURED = ("runtime", "seconds", "per_second", "total_flos", "model_preparation_time", "costs", "latency", "memory")
 
 CNN = "--model_type textcnn --embed_size 8 --num_filters 4 --dropout_prob 0 --learning_rate 1e-2"
 BERT = "--model_name_or_path {data}/bert --learning_rate 1e-3 --hidden_dropout_prob 0 --attention_probs_dropout_prob 0"
