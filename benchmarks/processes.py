@@ -191,7 +191,7 @@ def write_data(folder: Path) -> None:
             "index": index,
             "label": row["label"],
             "prediction": row["label"],
-            "probabilities": [0.4, 0.6],
+            "probabilities": {"negative": 0.4, "positive": 0.6},
             "text": row["text"],
         }
         for index, row in enumerate(json.loads((folder / "test.json").read_text()))
