@@ -61,6 +61,7 @@ from hf_ext.data.sampling import CurriculumSampler, CurriculumScheduler, LengthG
 from hf_ext.data.splitting import stratified_group_split
 from hf_ext.data.task_sampling import TaskBatchSampler
 from hf_ext.data.teacher_logits import TeacherLogits, teacher_logits
+from hf_ext.data.text_stream import TextCollator, TextStream, load_streamed_data, open_stream
 from hf_ext.data.tokenization import tokenize_dataset
 from hf_ext.data.transfer_set import TransferSet, build_transfer_set, read_unlabelled
 from hf_ext.defaults import (
@@ -176,8 +177,10 @@ from hf_ext.hub.plan import PushFinding, PushPlan, plan_push
 from hf_ext.hub.push import HubTarget, check_target, push_folder, take_target
 from hf_ext.hub.push_arguments import PushArguments
 from hf_ext.inspection import gradient_facts, gradient_norms, gradient_table, model_summary, parameter_counts
+from hf_ext.launching import check_same_data, check_shared, require_alone
 from hf_ext.layers import freeze_parameters, layer_groups, unfreeze_parameters
 from hf_ext.losses import distillation_loss, hard_target_loss, hidden_state_loss, soft_target_loss
+from hf_ext.lost_process import LostProcessError
 from hf_ext.lr_schedules import get_cyclical_triangular_schedule, get_slanted_triangular_schedule
 from hf_ext.models import TextCNNConfig, TextCNNForSequenceClassification
 from hf_ext.models.building import TextCNNArguments, build_textcnn, load_config, load_pretrained
@@ -266,6 +269,7 @@ __all__ = [
     "LearningRateArguments",
     "LengthGroupedSampler",
     "LossArguments",
+    "LostProcessError",
     "ModelArguments",
     "MonitorArguments",
     "MultiTaskArguments",
@@ -308,7 +312,9 @@ __all__ = [
     "TextCNNArguments",
     "TextCNNConfig",
     "TextCNNForSequenceClassification",
+    "TextCollator",
     "TextData",
+    "TextStream",
     "TrackingArguments",
     "TrainingHintsCallback",
     "TrainingPart",
@@ -341,8 +347,10 @@ __all__ = [
     "check_kfold_dir",
     "check_launch",
     "check_output_dir",
+    "check_same_data",
     "check_same_plan",
     "check_same_run",
+    "check_shared",
     "check_target",
     "check_task_folders",
     "check_tasks",
@@ -407,6 +415,7 @@ __all__ = [
     "load_config",
     "load_pipeline",
     "load_pretrained",
+    "load_streamed_data",
     "load_tasks",
     "load_teachers",
     "load_text_data",
@@ -421,6 +430,7 @@ __all__ = [
     "near_duplicate_pairs",
     "near_duplicates",
     "open_storage",
+    "open_stream",
     "open_study",
     "paired_bootstrap",
     "paired_equivalence",
@@ -447,6 +457,7 @@ __all__ = [
     "rehearse_tasks",
     "remove_unfinished",
     "report_table",
+    "require_alone",
     "require_optuna",
     "resolve_class_weights",
     "results_table",

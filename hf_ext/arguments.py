@@ -214,6 +214,13 @@ class DataArguments(RawDataArguments):
         default=False, metadata={"help": "Pad every text to max_seq_length instead of to its batch's longest."}
     )
     overwrite_cache: bool = field(default=False, metadata={"help": "Tokenise again instead of reading the cache."})
+    streaming: bool = field(
+        default=False,
+        metadata={"help": "Read the rows of train_file while training, so that they need not fit into memory."},
+    )
+    shuffle_buffer: int = field(
+        default=10_000, metadata={"help": "Rows that are shuffled at a time when streaming; 1 keeps the file's order."}
+    )
     shuffle_train_dataset: bool = field(
         default=False, metadata={"help": "Shuffle the training rows before max_train_samples is taken."}
     )
@@ -228,7 +235,9 @@ class DataArguments(RawDataArguments):
     def __post_init__(self):
         super().__post_init__()
         self._refuse_below(0, "shuffle_seed")
-        self._refuse_below(1, "max_seq_length", "max_train_samples", "max_eval_samples", "max_predict_samples")
+        self._refuse_below(
+            1, "max_seq_length", "shuffle_buffer", "max_train_samples", "max_eval_samples", "max_predict_samples"
+        )
         if self.dataset_name is not None and self.train_file is not None:
             raise ConfigurationError(
                 f"dataset_name={self.dataset_name} and train_file={self.train_file} are both given; leave one out."

@@ -1,9 +1,11 @@
 """From arguments and data to a trainer: what the recipes that train have in common."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from datasets import Dataset, DatasetDict
 from transformers import (
     DataCollatorWithPadding,
@@ -19,10 +21,12 @@ from hf_ext.checks import found_learning_rate
 from hf_ext.data.augmentation import DataAugmenter
 from hf_ext.data.augmentation.collator import AugmentingCollator
 from hf_ext.data.labels import Task
+from hf_ext.data.text_stream import TextCollator, TextStream
 from hf_ext.data.tokenization import tokenize_dataset
 from hf_ext.evaluation.report import Image
 from hf_ext.experiments.cartography import DataMap
 from hf_ext.experiments.lr_finder import LRFinder, LRFinderArguments, NoUsableSlopeError
+from hf_ext.experiments.one_of_many import without_bars
 from hf_ext.models.building import TextCNNArguments, build_textcnn, load_pretrained
 from hf_ext.run_record import write_json
 from hf_ext.trainers.base import ExtendedTrainer
@@ -82,7 +86,8 @@ def tokenize_splits(
         `dict[str, Dataset]`
     """
     encoded = {}
-    with training_args.main_process_first(desc="tokenising"):
+    shown = nullcontext() if PartialState().is_main_process else without_bars()
+    with shown, training_args.main_process_first(desc="tokenising"):
         for split, dataset in splits.items():
             kept = [name for name in dataset.column_names if name != "label"] if split == "train" else ()
             encoded[split] = tokenize_dataset(
@@ -120,7 +125,7 @@ def trainer_settings(settings: dict[str, Any], with_loss: bool = True) -> dict[s
 def build_trainer(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    encoded: dict[str, Dataset],
+    encoded: dict[str, Dataset | TextStream],
     training_args: RecipeTrainingArguments,
     own_settings: dict[str, Any],
     compute_metrics=None,
@@ -134,7 +139,7 @@ def build_trainer(
     Args:
         model ([`~transformers.PreTrainedModel`]): From [`build_model`].
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]): From [`build_model`].
-        encoded (`dict[str, Dataset]`): From [`tokenize_splits`].
+        encoded (`dict[str, Dataset]`): From [`tokenize_splits`]; `train` may be a [`TextStream`].
         training_args ([`RecipeTrainingArguments`]): How it is trained.
         own_settings (`dict[str, Any]`): What [`ExtendedTrainer`] takes beside the Trainer's, from [`trainer_settings`].
         compute_metrics (`Callable`, *optional*): As the Trainer's.
@@ -147,6 +152,8 @@ def build_trainer(
     """
     collator = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8 if training_args.fp16 else None)
     train = encoded.get("train")
+    if isinstance(train, TextStream):
+        collator = TextCollator(tokenizer, collator, train.data_args.pad_to_max_length)
     if augmenter is not None and train is not None:
         collator = AugmentingCollator(tokenizer, augmenter, collator)
         train = train.add_column("row", range(len(train)))

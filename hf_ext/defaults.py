@@ -14,6 +14,7 @@ from hf_ext.errors import ConfigurationError
 from hf_ext.models.building import TextCNNArguments
 from hf_ext.precision import resolve_mixed_precision
 from hf_ext.secret_patterns import without_password
+from hf_ext.stream_checks import complete_streaming_values, refuse_streaming
 from hf_ext.tracking import with_wandb
 
 # Metrics of which less is better; the Trainer knows only those that end in "loss".
@@ -44,7 +45,7 @@ def complete_training_values(values: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigurationError: If settings contradict each other or could have no effect.
     """
-    values = with_wandb(dict(values))
+    values = complete_streaming_values(with_wandb(dict(values)))
     _refuse_settings_of_other_models(values)
     _refuse_lost_predictions(values)
     if values.get("find_learning_rate") and values.get("head_learning_rate") is not None:
@@ -171,6 +172,8 @@ def complete_multitask_values(values: dict[str, Any]) -> dict[str, Any]:
     """
     values = _all_of_the_run(values, "A run on several tasks trains and evaluates all of them")
     _refuse_techniques_of_one_task(values)
+    for own in values.get("tasks", {}).values():
+        refuse_streaming(own)
     metric = values.get("metric_for_best_model")
     if values.get("load_best_model_at_end") and metric is None:
         metric = values["metric_for_best_model"] = "avg_score"
@@ -253,6 +256,7 @@ def complete_range_test_values(values: dict[str, Any]) -> dict[str, Any]:
     """
     if values.get("resume_from_checkpoint"):
         raise ConfigurationError("resume_from_checkpoint: a range test begins with a fresh model; leave it out.")
+    refuse_streaming(values)
     values = {
         **values,
         "do_train": True,
@@ -322,6 +326,7 @@ def complete_evaluation_values(values: dict[str, Any]) -> dict[str, Any]:
     """
     if "model_name_or_path" not in values:
         raise ConfigurationError("No model is named. Pass --model_path with the directory of a saved model.")
+    refuse_streaming(values)
     values = {**values, "do_train": False, "do_eval": False, "do_predict": True}
     values.setdefault("output_dir", "evaluation_results")
     _set_machine(values)
@@ -338,6 +343,7 @@ def _refuse_roll_back_without_checkpoints(values: dict[str, Any]) -> None:
 
 def _all_of_the_run(values: dict[str, Any], why: str) -> dict[str, Any]:
     """Without the flags that choose parts of a run, none of which can be left out."""
+    refuse_streaming(values)
     parts = ("do_train", "do_eval", "do_predict")
     left_out = [name for name in parts if values.get(name) is False]
     if left_out:

@@ -1,8 +1,14 @@
 """Errors that a user can mend, and how a recipe shows them."""
 
+import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from hf_ext.lost_process import LostProcessError, is_lost_process, lost_process
+
+PATIENCE_S = 2.0
 
 
 class UsageError(ValueError):
@@ -23,12 +29,26 @@ class PushError(UsageError):
 
 @contextmanager
 def readable_errors(program: str) -> Iterator[None]:
-    """Print a [`UsageError`] as one message without a traceback and leave with status 2; Ctrl-C with status 130."""
+    """
+    Print a [`UsageError`] as one message without a traceback and leave with status 2; Ctrl-C with status 130. Where
+    another process of the run is gone, say so and leave with status 1.
+    """
     try:
         yield
     except UsageError as error:
+        rank = os.environ.get("RANK", "0")
+        if rank != "0":
+            # Most likely the first process says the same, and its launcher then ends this one.
+            time.sleep(PATIENCE_S)
+            program = f"{program} (process {rank})"
         print(f"{program}: error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(2) from None
+    except RuntimeError as error:
+        if not is_lost_process(error):
+            raise
+        said = error if isinstance(error, LostProcessError) else lost_process(error)
+        print(f"{program}: error: {said}", file=sys.stderr, flush=True)
+        raise SystemExit(1) from None
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr, flush=True)
         raise SystemExit(130) from None

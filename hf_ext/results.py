@@ -43,7 +43,7 @@ def show_dry_run(
     findings: PreflightReport | None = None,
 ) -> None:
     """
-    Print the resolved configuration, what the data holds, and what the preflight found.
+    Print the resolved configuration, what the data holds, and what the preflight found; on the main process.
 
     Args:
         record ([`RunRecord`]): The run's facts.
@@ -51,6 +51,8 @@ def show_dry_run(
         notes (`list[str]`): What a reader has to know.
         findings ([`PreflightReport`], *optional*): From [`check_data`].
     """
+    if not PartialState().is_main_process:
+        return
     print(json.dumps(record.facts["arguments"], indent=2, default=str))
     for title, rows in data.items() if isinstance(data, dict) else [("Task", data)]:
         print(f"\n{title}: {rows.task.problem_type}, {len(rows.task.label_names)} outputs")

@@ -20,11 +20,13 @@ from hf_ext import (
     plan_push,
     push_folder,
     readable_errors,
+    require_alone,
 )
 
 
 def main(argv: list[str]) -> None:
     (args,) = parse_arguments((PushArguments,), argv, __doc__)
+    require_alone("A push")
     target = args.target() if args.dry_run else check_target(args.target())
     rows, notes = known_rows(Path(args.model_dir), args.data_files)
     for note in notes:

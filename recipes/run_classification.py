@@ -14,6 +14,8 @@
     accelerate launch recipes/run_classification.py configs/quickstart.json --class_weights balanced \\
         --calibrate true --threshold_objective f1 --output_dir outputs/calibrated
     accelerate launch recipes/run_classification.py configs/quickstart.json --push_to_hub true --hub_model_id me/films
+    accelerate launch recipes/run_classification.py --model_name_or_path DIR_OR_HUB_NAME --streaming true \\
+        --train_file larger_than_memory.jsonl --validation_file dev.jsonl --max_steps 20000 --eval_steps 2000
 
 JSON and YAML files are merged from left to right; flags win. Without --do_train, --do_eval or --do_predict, all that
 the data allows is done. output_dir then holds the model, predictions, results, report.html and run.json.
@@ -37,6 +39,7 @@ from hf_ext import (
     check_calibration,
     check_data,
     check_output_dir,
+    check_same_data,
     check_same_run,
     check_target,
     check_training_arguments,
@@ -45,6 +48,7 @@ from hf_ext import (
     complete_training_values,
     find_calibration,
     load_config,
+    load_streamed_data,
     load_text_data,
     model_cost,
     parse_arguments,
@@ -88,7 +92,10 @@ def main(argv: list[str]) -> None:
         ("test", training_args.do_predict),
     ]
     needed = tuple(name for name, use in wanted if use)
-    given = load_text_data(data_args, model_args, needed, trained_task, settings["curriculum"].number_columns())
+    if data_args.streaming:
+        given = load_streamed_data(data_args, model_args, needed, training_args.seed)
+    else:
+        given = load_text_data(data_args, model_args, needed, trained_task, settings["curriculum"].number_columns())
     notes = given.notes + tracking + training_args.precision_notes(run_args.mixed_precision)
     compute_metrics = build_compute_metrics(given.task.problem_type, data_args.metric_name)
     check_watched_metrics(training_args, compute_metrics, given, settings["early_stopping"].early_stopping_metric)
@@ -101,6 +108,7 @@ def main(argv: list[str]) -> None:
         saved = find_calibration(model_args, given.task)
         notes += calibration_notes(saved, model_args.model_name_or_path)
     record.add(data=given.fingerprint(), notes=notes)
+    check_same_data(record.facts["data"])
     if training_args.do_train:
         check_same_run(checkpoint, record.facts["arguments"], record.facts["data"], run_args.allow_changed_unfreezing)
 

@@ -18,12 +18,14 @@ from hf_ext import (
     compare_files,
     parse_arguments,
     readable_errors,
+    require_alone,
     write_comparison,
 )
 
 
 def main(argv: list[str]) -> None:
     (args,) = parse_arguments((ComparisonArguments,), argv, __doc__)
+    require_alone("A comparison")
     record = RunRecord(argv, {"comparison": args})
     result = compare_files(args)
     report = write_comparison(result, args, record)

@@ -26,7 +26,9 @@ from hf_ext import (
     build_student_trainer,
     check_data,
     check_folders,
+    check_same_data,
     check_same_run,
+    check_shared,
     check_target,
     check_teacher,
     check_training_arguments,
@@ -96,6 +98,7 @@ def main(argv: list[str]) -> None:
     transfer = make_transfer_set(settings, given)
     data, texts = with_rows(given, transfer.dataset), transfer.texts()
     record.add(data={**given.fingerprint(), "transfer": data.fingerprint()["train"]})
+    check_same_data(record.facts["data"])
     model, tokenizer, built = build_model(model_args, settings["textcnn"], data_args, training_args, given.task, texts)
     load_teacher = partial(
         load_teachers, settings, None if ready else output_dir / "teacher", student_config=model.config
@@ -148,6 +151,7 @@ def main(argv: list[str]) -> None:
     PartialState().wait_for_everyone()
     if training_args.should_save:
         begin()
+    check_shared(output_dir)
     if not ready:
         say("\nThe teacher is fine-tuned.")
         notes.append(fine_tune_teacher(settings, given, compute_metrics, output_dir, resume))

@@ -27,6 +27,7 @@ from hf_ext import (
     begin_plan,
     check_data,
     check_kfold_dir,
+    check_same_data,
     check_same_plan,
     check_training_arguments,
     clear_output_dir,
@@ -68,6 +69,7 @@ def main(argv: list[str]) -> None:
     notes = data.notes + describe_folds(run) + tracking
     notes += training_args.precision_notes(run_args.mixed_precision)
     record.add(data=data.fingerprint(), notes=notes)
+    check_same_data(record.facts["data"])
     plan = make_fold_plan(run, record.facts["data"]["train"])
     if resume:
         check_same_plan(output_dir, plan)

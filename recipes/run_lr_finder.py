@@ -10,6 +10,8 @@ suggestions) and lr_finder.png. No model is saved; `run_classification.py --lear
 
 import sys
 
+from accelerate import PartialState
+
 from hf_ext import (
     ALL_SETTINGS,
     TRAINING_SETTINGS,
@@ -44,8 +46,9 @@ def main(argv: list[str]) -> None:
         load_config(model_args)
     data = load_text_data(data_args, model_args, ("train",))
     settings["loss"].check(data.task.problem_type, data.task.label_names, training_args.label_smoothing_factor)
-    if run_args.dry_run:
+    if run_args.dry_run and PartialState().is_main_process:
         print(f"{len(data.splits['train']):,} training rows, {finder_args}\nDry run: nothing was trained or written.")
+    if run_args.dry_run:
         return
     data, _, _ = augment_training_rows(augmentation, data, training_args.seed, data_args.preprocessing_num_workers)
     model, tokenizer, _ = build_model(

@@ -21,6 +21,7 @@ from hf_ext import (
     RunRecord,
     build_multitask_trainer,
     build_task_models,
+    check_same_data,
     check_same_run,
     check_task_folders,
     check_tasks,
@@ -63,6 +64,7 @@ def main(argv: list[str]) -> None:
     notes += check_watched_tasks(settings, tasks) + tracking
     notes += training_args.precision_notes(run_args.mixed_precision)
     record.add(data=tasks_fingerprint(tasks), notes=notes)
+    check_same_data(record.facts["data"])
     if resume:
         begun = checkpoint or str(output_dir / "run")
         check_same_run(begun, record.facts["arguments"], record.facts["data"], run_args.allow_changed_unfreezing)

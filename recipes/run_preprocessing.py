@@ -25,6 +25,7 @@ from hf_ext import (
     preprocess,
     readable_errors,
     report_table,
+    require_alone,
 )
 
 ARGUMENTS = (PreprocessingRunArguments, PreprocessingArguments, RawDataArguments)
@@ -39,6 +40,7 @@ def main(argv: list[str]) -> None:
         complete=complete_preprocessing_values,
         others=ALL_SETTINGS.values(),
     )
+    require_alone("Preprocessing")
     if run_args.dry_run:
         print(describe_plan(make_plan(Path(run_args.input_dir), settings, data_args)))
         return

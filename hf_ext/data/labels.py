@@ -122,7 +122,7 @@ def encode_labels(table: Table, labels: list[Any], task: Task) -> list[Any]:
         if isinstance(label, list) != multi or any(item not in ids for item in (label if multi else [label]))
     ]
     if wrong:
-        rows = ", ".join(str(index + 1) for index in wrong[:5]) + (" ..." if len(wrong) > 5 else "")
+        rows = ", ".join(str(table.number(index)) for index in wrong[:5]) + (" ..." if len(wrong) > 5 else "")
         raise DataError(
             f"{table.source}, row{'s' if len(wrong) > 1 else ''} {rows}: the label {labels[wrong[0]]!r} is none of the "
             f"classes that the model is trained on ({_listed(task.label_names)}). {len(wrong)} "
@@ -156,7 +156,7 @@ def _raise_mixed(table: Table, values: list[Any]):
     first: dict[type, int] = {}
     for index, value in enumerate(values):
         first.setdefault(type(value), index)
-    examples = ", ".join(f"{values[i]!r} in row {i + 1} ({KINDS[kind]})" for kind, i in first.items())
+    examples = ", ".join(f"{values[i]!r} in row {table.number(i)} ({KINDS[kind]})" for kind, i in first.items())
     raise DataError(f"{table.source} mixes types of labels: {examples}. Write all labels in one way.")
 
 
@@ -173,7 +173,7 @@ def _check_lists(table: Table, values: list[list]) -> None:
                 raise DataError(f"{table.where(index)}: {item!r} in the label is neither a string nor a whole number.")
             kinds.setdefault(type(item), index)
     if len(kinds) > 1:
-        rows = " and ".join(f"a {KINDS[kind]} in row {index + 1}" for kind, index in kinds.items())
+        rows = " and ".join(f"a {KINDS[kind]} in row {table.number(index)}" for kind, index in kinds.items())
         raise DataError(f"{table.source} mixes types of labels: {rows}. Write all labels in one way.")
 
 
@@ -197,7 +197,7 @@ def _class_names(table: Table, labels: list[Any], flat: list[Any], num_labels: i
         for index, label in enumerate(labels)
         if any(item not in classes for item in (label if isinstance(label, list) else [label]))
     ]
-    rows = ", ".join(str(index + 1) for index in outside[:5]) + (" ..." if len(outside) > 5 else "")
+    rows = ", ".join(str(table.number(index)) for index in outside[:5]) + (" ..." if len(outside) > 5 else "")
     raise DataError(
         f"{table.source}: num_labels is {num_labels}, but there are {len(distinct)} classes: {_listed(distinct)}. "
         f"Outside {_listed(classes)}: row{'s' if len(outside) > 1 else ''} {rows} ({len(outside)} in all), label "

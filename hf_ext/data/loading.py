@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import Dataset, DatasetDict
@@ -49,6 +50,7 @@ class TextData:
         notes (`list[str]`): What a reader of the results has to know, in sentences.
         files (`dict[str, str]`): The file that each split's rows are from.
         file_rows (`dict[str, list[int]]`): The number of each row in that file, from 1.
+        stream (`TextStream`, *optional*): The training rows, if they are not in memory; `splits` has no `train` then.
     """
 
     splits: DatasetDict
@@ -56,6 +58,7 @@ class TextData:
     notes: list[str] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
     file_rows: dict[str, list[int]] = field(default_factory=dict)
+    stream: Any = None
 
     def texts(self, split: str) -> list:
         """The texts of a split: strings, or tuples of two."""
@@ -66,7 +69,7 @@ class TextData:
 
     def fingerprint(self) -> dict[str, str]:
         """SHA-256 of each split's rows, so that a run can say what it was trained on."""
-        digests = {}
+        digests = {} if self.stream is None else {"train": self.stream.fingerprint}
         for name, dataset in self.splits.items():
             digest = hashlib.sha256()
             for row in dataset:

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import importlib.util
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ class Table:
     rows: list[dict[str, Any]]
     typed: bool = True
     names: dict[str, list[str]] = field(default_factory=dict)
+    # Of the rows in their source, from 1; `None` if these are all of them.
+    numbers: Sequence[int] | None = None
 
     @property
     def columns(self) -> list[str]:
@@ -31,7 +34,10 @@ class Table:
 
     def where(self, index: int) -> str:
         """`"<file>, row <n>"`, counting rows from 1 without a header."""
-        return f"{self.source}, row {index + 1}"
+        return f"{self.source}, row {self.number(index)}"
+
+    def number(self, index: int) -> int:
+        return index + 1 if self.numbers is None else self.numbers[index]
 
     def column(self, name: str, flag: str) -> list[Any]:
         """All values of a column; `flag` is the argument that names the column."""
@@ -62,7 +68,7 @@ def read_table(path: str | Path) -> Table:
         DataError: If there is no such file, it is empty, of another form or broken, or a string in it is longer than
             64 MiB; with the place.
     """
-    source = _source_at(Path(path))
+    source = source_at(Path(path))
     rows = [row for batch, _ in iter_batches(source) for row in batch]
     return Table(str(path), rows, typed=source.kind not in (".csv", ".tsv"))
 
@@ -119,10 +125,13 @@ def read_demo() -> Table:
     return Table(DEMO_NAME, rows)
 
 
-# ---- Inside ----
+def source_at(path: Path) -> Source:
+    """
+    What is at a path, before it is read.
 
-
-def _source_at(path: Path) -> Source:
+    Raises:
+        DataError: If there is nothing, or it is of another form.
+    """
     if path.is_dir():
         texts = tuple(sorted(path.glob("*/*.txt")))
         if not texts:
@@ -135,6 +144,9 @@ def _source_at(path: Path) -> Source:
     if kind not in FORMATS or path.suffixes[-2:] == [".parquet", ".gz"]:
         raise DataError(f"{path} ends in {kind!r}; valid are {', '.join(FORMATS)}, and all but the last with .gz.")
     return Source(path, path.name, kind, "train")
+
+
+# ---- Inside ----
 
 
 def _checked(table: Table) -> Table:

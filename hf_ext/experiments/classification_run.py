@@ -88,6 +88,7 @@ def build_classifier(settings: dict[str, Any], given: TextData) -> BuiltClassifi
         settings["augmentation"], given, training_args.seed, data_args.preprocessing_num_workers
     )
     texts = data.texts("train") if "train" in data.splits else []
+    texts = texts if data.stream is None else data.stream.texts()
     model, tokenizer, built = build_model(
         settings["model"], settings["textcnn"], data_args, training_args, data.task, texts
     )
@@ -132,6 +133,8 @@ def assemble_training(
     curriculum, data_map = curriculum_callbacks(
         settings["curriculum"], fresh_trainer, encoded.get("train"), training_args, arguments
     )
+    if built.data.stream is not None:
+        encoded["train"] = built.data.stream
     callbacks = [
         *settings["unfreezing"].callbacks(run_args.allow_changed_unfreezing),
         *rates,

@@ -9,6 +9,8 @@ from typing import Any
 
 from hf_ext.configuration import nearest
 from hf_ext.errors import ConfigurationError
+from hf_ext.launching import require_alone
+from hf_ext.stream_checks import refuse_streaming
 
 ONNX, ONNX_INT8, TORCH_EXPORT = "onnx", "onnx_int8", "torch_export"
 # Format -> the share of answers that may change by default. One text in a thousand leaves room for a tie.
@@ -94,9 +96,8 @@ def complete_export_values(values: dict[str, Any]) -> dict[str, Any]:
             "No texts are named: what is exported is compared with the model on real texts. Pass --texts_file FILE "
             "(with labels, to see the accuracy too)."
         )
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
-    if launched > 1:
-        raise ConfigurationError(f"An export is work for one process, and {launched} were launched. Launch one.")
+    refuse_streaming(values)
+    require_alone("An export")
     return {"output_dir": os.path.join("outputs", f"{Path(name).resolve().name}_export"), **values}
 
 

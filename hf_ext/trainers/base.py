@@ -1,13 +1,12 @@
 """ExtendedTrainer: a `Trainer` whose loss is right under accumulation and DDP, and that asks its callbacks."""
 
 import logging
-import os
 import warnings
 from collections.abc import Mapping
 
 import torch
 from accelerate import DistributedType
-from torch.utils.data import SequentialSampler
+from torch.utils.data import IterableDataset, SequentialSampler
 from transformers import TrainerCallback
 from transformers.trainer_utils import has_length
 
@@ -16,7 +15,9 @@ from hf_ext.data.sampling import LengthGroupedSampler
 from hf_ext.lr_schedules import OWN_SCHEDULES
 from hf_ext.optimizers import SparseAdamW, clip_mixed_grad_norm_, large_embeddings
 from hf_ext.trainers.class_loss import make_class_loss
+from hf_ext.trainers.launched import join_processes, refuse_sharding
 from hf_ext.trainers.parameter_groups import scaled_groups, trainable_groups
+from hf_ext.trainers.rank_rows import leave_own_rows, stream_dataloader
 from hf_ext.trainers.safe import SafeTrainer
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,9 @@ class ExtendedTrainer(SafeTrainer):
       and processes. (The plain Trainer multiplies the loss and the gradient of most classification models by the
       number of accumulation steps and of processes: transformers#47688.)
     - [`ExtensionCallback`]s shape the optimizer's groups, the order of the rows and the logs.
-    - The order of the rows survives a resume in the middle of an epoch, also on several processes.
+    - The order of the rows survives a resume in the middle of an epoch, also on several processes. What fills the last
+      batch of an epoch up, so that all processes have one, does not count. Of a stream (`IterableDataset`) each process
+      trains on its own part of the rows, in the batches of one process.
     - `train_sampling_strategy="group_by_length"` sorts training batches only; predictions keep the data's order.
     - A `data_collator` with `set_epoch` is told the epoch, and gets the columns that it names in `needed_columns`
       (see [`AugmentingCollator`]).
@@ -120,13 +123,8 @@ class ExtendedTrainer(SafeTrainer):
         self._made_optimizer = False
         self._sparse_modules = []
         self._group_rates = {}
-        launched = int(os.environ.get("WORLD_SIZE", "1"))
-        if self.args.world_size != launched:
-            raise RuntimeError(
-                f"{launched} processes were launched, but each sees a world of {self.args.world_size}: they would "
-                "train separate models and overwrite each other's files. On machines without an accelerator pass "
-                "TrainingArguments(use_cpu=True) (--use_cpu), which joins them through gloo."
-            )
+        self._idle_batches: set[int] = set()
+        join_processes(self)
 
     # ---- Loss ----
 
@@ -169,7 +167,9 @@ class ExtendedTrainer(SafeTrainer):
         return count_targets(inputs)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        targets = self.count_targets(inputs)
+        # The micro-batch whose loss comes next; it may be of rows that another process counts.
+        idle = model.training and len(self.nonfinite.losses) in self._idle_batches
+        targets = 0 if idle else self.count_targets(inputs)
         loss, outputs = self.batch_loss(model, inputs)
         if num_items_in_batch is not None:
             # This batch's share of the step's targets. Averaging over processes and dividing by the accumulation
@@ -180,7 +180,10 @@ class ExtendedTrainer(SafeTrainer):
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        targets = sum(self.count_targets(batch) for batch in batches)
+        # What fills the last batches up, so that all processes have equally many, counts in none.
+        self._idle_batches = leave_own_rows(batches, self.accelerator)
+        own = [batch for place, batch in enumerate(batches) if place not in self._idle_batches]
+        targets = sum(self.count_targets(batch) for batch in own)
         if self.args.world_size > 1:
             targets = self.accelerator.reduce(torch.tensor(float(targets), device=device)).item()
         return batches, targets or None
@@ -204,6 +207,12 @@ class ExtendedTrainer(SafeTrainer):
         if not data_parallel or not state.end_of_dataloader or state.remainder <= 0:
             return rows
         return min(rows, max(0, state.remainder - self.args.process_index * rows))
+
+    def _finalize_training(self, *args, **kwargs):
+        if self.args.world_size > 1:
+            # What came since the last log is this process's own; the rest of train_loss is that of all.
+            self._tr_loss = self.accelerator.reduce(self._tr_loss, reduction="mean")
+        return super()._finalize_training(*args, **kwargs)
 
     # ---- Optimizer ----
 
@@ -325,6 +334,10 @@ class ExtendedTrainer(SafeTrainer):
         return [len(row[name]) for row in dataset]
 
     def _get_dataloader(self, *args, is_training=False, **kwargs):
+        dataset = args[0] if args else kwargs["dataset"]
+        if isinstance(dataset, IterableDataset) and self.args.world_size > 1:
+            collate = self._get_collator_with_removed_columns(self.data_collator, description="training")
+            return stream_dataloader(dataset, collate, self._train_batch_size, self.accelerator, self.args, is_training)
         drop_last = self.args.dataloader_drop_last
         # Meant for training: an evaluation without its last rows is of another data set.
         self.args.dataloader_drop_last = drop_last and is_training
@@ -359,6 +372,8 @@ class ExtendedTrainer(SafeTrainer):
         return answers[0][1] if answers else None
 
     def train(self, *args, **kwargs):
+        if self._freezes_parameters():
+            refuse_sharding(self)
         for callback in self._extension_callbacks():
             callback.asked = True
         self._expect_unused_parameters()

@@ -38,6 +38,20 @@ def batch_parts(batch: Mapping[str, Any], parts: int) -> Iterator[dict[str, Any]
         yield {name: _part(value, rows, slice(begin, end)) for name, value in batch.items()}
 
 
+def first_rows(batch: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """
+    The first rows of a batch.
+
+    Args:
+        batch (`Mapping`): As [`batch_parts`] takes it.
+        count (`int`): How many.
+
+    Returns:
+        `dict`: What holds no value a row is in it as it is.
+    """
+    return _part(batch, batch_rows(batch), slice(count))
+
+
 def batch_rows(batch: Mapping[str, Any]) -> int:
     """Rows of a batch: the length of its first tensor."""
     return len(next(value for value in batch.values() if isinstance(value, torch.Tensor) and value.ndim))

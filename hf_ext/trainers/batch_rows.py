@@ -5,6 +5,7 @@ from itertools import islice
 from typing import Any
 
 import torch
+from torch.utils.data import IterableDataset
 from transformers import Trainer
 from transformers.trainer_utils import has_length
 
@@ -18,7 +19,7 @@ def rows_of_step(trainer: Trainer, batches: list[dict]) -> list[dict[str, Any]]:
         batches (`list[dict]`): The step's micro-batches, as the model got them.
     """
     loader, accumulation, rows = trainer.get_train_dataloader(), trainer.args.gradient_accumulation_steps, None
-    if has_length(loader):
+    if has_length(loader) and not isinstance(loader.dataset, IterableDataset):
         epoch, step = divmod(trainer.state.global_step, max(1, -(-len(loader) // accumulation)))
         rows = rows_of_update(loader, epoch, step * accumulation, len(batches))
     return [

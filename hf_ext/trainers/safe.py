@@ -8,10 +8,11 @@ import torch
 from accelerate.utils import gather_object
 from accelerate.utils.memory import clear_device_cache
 from transformers import Trainer
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
 from hf_ext.hub.push import check_strategy
 from hf_ext.inspection import parameter_counts
+from hf_ext.lost_process import LostProcessError, is_lost_process, lost_process
 from hf_ext.tracking import guard_trackers
 from hf_ext.trainers.batch_parts import BatchParts, batch_parts, batch_rows, is_out_of_memory
 from hf_ext.trainers.batch_rows import rows_of_step
@@ -120,6 +121,11 @@ class SafeTrainer(Trainer):
                 return super().train(resume_from_checkpoint, *args, **kwargs)
             except RollBack:
                 resume_from_checkpoint = self._last_checkpoint()
+            except RuntimeError as error:
+                if not is_lost_process(error) or isinstance(error, LostProcessError):
+                    raise
+                checkpoint = get_last_checkpoint(self.args.output_dir)
+                raise lost_process(error, f"in step {self.state.global_step + 1}", checkpoint) from error
 
     def _last_checkpoint(self) -> str:
         """The last one of this run from which a step can be made: not one that was tried and failed at once."""
@@ -137,6 +143,16 @@ class SafeTrainer(Trainer):
             f"back to{tried} (save_strategy={self.args.save_strategy.value}). Save more often (save_steps), keep more "
             "of them (save_total_limit), or lower the learning rate."
         )
+
+    def _load_best_model(self):
+        super()._load_best_model()
+        if self.args.world_size == 1 or self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return
+        # The library warns and goes on with other weights where a machine has a disk of its own.
+        weights = Path(self.state.best_model_checkpoint).glob("*.safetensors")
+        if not all(gather_object([any(weights)])):
+            for value in self.model.state_dict().values():
+                torch.distributed.broadcast(value, src=0)
 
     def _save_checkpoint(self, model, trial):
         with self.statistics.paused():

@@ -3,17 +3,29 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[2]
 ACCELERATE = Path(sys.executable).parent / "accelerate"
 
 
-def command(*words, cwd):
+def start(*words, cwd):
     environment = {**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
-    return subprocess.run([str(word) for word in words], cwd=cwd, env=environment, capture_output=True, text=True)
+    words, pipe = [str(word) for word in words], subprocess.PIPE
+    return subprocess.Popen(words, cwd=cwd, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def command(*words, cwd):
+    process = start(*words, cwd=cwd)
+    said = process.communicate()
+    return subprocess.CompletedProcess(words, process.returncode, *said)
 
 
 def test_quickstart_reaches_its_accuracy(tmp_path):
@@ -32,25 +44,64 @@ def test_quickstart_reaches_its_accuracy(tmp_path):
     assert re.search(r"test +accuracy +0\.7\d+ +\[0\.7\d+, 0\.\d+\]", result.stdout)
 
 
-def test_two_processes_train_one_model(tmp_path, write_data):
-    flags = write_data()
+def test_two_machines_train_one_model(tmp_path, write_data):
+    """Two launchers, as on machines with disks of their own, and one process with batches twice as large."""
+    # 149 rows to train on: the last batch of an epoch has 5, of which the second process gets 1.
+    flags = write_data(train=166)
     settings = ["--model_type", "textcnn", "--embed_size", "16", "--num_filters", "8", "--dropout_prob", "0"]
     settings += ["--learning_rate", "1e-2", "--num_train_epochs", "2", "--mixed_precision", "no", *flags]
-    two = command(
-        *(ACCELERATE, "launch", "--config_file", ROOT / "configs/accelerate/cpu_2proc.yaml"),
-        *(ROOT / "recipes/run_classification.py", *settings, "--per_device_train_batch_size", "4"),
-        *("--output_dir", tmp_path / "two"),
-        cwd=tmp_path,
-    )
-    assert two.returncode == 0, two.stderr[-2000:]
+    settings += ["--logging_steps", "5", "--disable_tqdm", "true"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    machines = [
+        start(
+            *(ACCELERATE, "launch", "--config_file", ROOT / "configs/accelerate/cpu_2proc.yaml"),
+            *("--num_machines", "2", "--machine_rank", rank, "--main_process_ip", "127.0.0.1"),
+            *("--main_process_port", port, ROOT / "recipes/run_classification.py", *settings),
+            *("--per_device_train_batch_size", "4", "--output_dir", tmp_path / f"two_{rank}"),
+            cwd=tmp_path,
+        )
+        for rank in range(2)
+    ]
+    said = [machine.communicate(timeout=600) for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], [err[-2000:] for _, err in said]
     one = command(
         *(sys.executable, ROOT / "recipes/run_classification.py", *settings, "--per_device_train_batch_size", "8"),
         *("--output_dir", tmp_path / "one"),
         cwd=tmp_path,
     )
     assert one.returncode == 0, one.stderr[-2000:]
-    losses = [json.loads((tmp_path / name / "all_results.json").read_text())["test_loss"] for name in ("one", "two")]
-    assert abs(losses[0] - losses[1]) < 1e-3 * losses[0]
+    assert_same_run(tmp_path / "one", tmp_path / "two_0")
+    # The first machine says and writes what one process does, once; the second nothing but what it needs to resume.
+    assert said[1][0].strip() == ""
+    written = [path.name for path in (tmp_path / "two_1").rglob("*") if path.is_file()]
+    assert set(written) <= {"rng_state_1.pth"}
+    lines = [line for line in said[0][0].splitlines() if line.startswith(("Note: ", "test ", "Report: "))]
+    assert len(lines) == len(set(lines)) > 5
+    log = (tmp_path / "two_0" / "training.log").read_text().splitlines()
+    steps = [line.split(" - ", 3)[3] for line in log if "hf_ext.trainers.base" in line]
+    assert len(steps) == len(set(steps)) > 5
+
+
+def assert_same_run(one, other):
+    """Weights, results and predictions; within what sums in another order differ by."""
+    weights, theirs = (load_file(folder / "model.safetensors") for folder in (one, other))
+    for name, value in weights.items():
+        torch.testing.assert_close(value, theirs[name], rtol=1e-3, atol=1e-5)
+    results, others = (json.loads((folder / "all_results.json").read_text()) for folder in (one, other))
+    measured = ("runtime", "per_second", "total_flos", "model_preparation_time")
+    names = [name for name in results if not any(word in name for word in measured)]
+    assert len(names) > 20
+    assert {name: others[name] for name in names} == pytest.approx({name: results[name] for name in names}, rel=1e-3)
+    for split in ("validation", "test"):
+        rows, others = (
+            [json.loads(line) for line in (folder / f"predictions_{split}.jsonl").read_text().splitlines()]
+            for folder in (one, other)
+        )
+        for row, their in zip(rows, others, strict=True):
+            assert their["probabilities"] == pytest.approx(row["probabilities"], abs=1e-4)
+            assert {**their, "probabilities": None} == {**row, "probabilities": None}
 
 
 def test_an_error_is_one_message_without_a_traceback(tmp_path):

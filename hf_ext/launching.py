@@ -1,0 +1,72 @@
+"""What a recipe sees of the processes that it was launched with."""
+
+import os
+from pathlib import Path
+
+from accelerate import PartialState
+from accelerate.utils import gather_object
+
+from hf_ext.errors import ConfigurationError, DataError
+
+
+def require_alone(work: str) -> None:
+    """
+    See that this process is the only one of its launch.
+
+    Args:
+        work (`str`): What is done, such as `"A comparison"`.
+
+    Raises:
+        ConfigurationError: If there are others, which would do the same and write the same files.
+    """
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if launched > 1:
+        raise ConfigurationError(
+            f"{work} is work for one process, and {launched} were launched. Start the recipe with python, without "
+            "accelerate launch."
+        )
+
+
+def check_same_data(fingerprint: dict[str, str]) -> None:
+    """
+    See that all processes of a run have read the same rows; machines may have files of their own.
+
+    Args:
+        fingerprint (`dict[str, str]`): Name of the rows -> SHA-256, as [`TextData.fingerprint`] gives it.
+
+    Raises:
+        DataError: On all processes, with those that have other rows than the first.
+    """
+    if PartialState().num_processes == 1:
+        return
+    first, *others = gather_object([fingerprint])
+    for rank, own in enumerate(others, start=1):
+        names = [name for name in first if own.get(name) != first[name]]
+        if names:
+            raise DataError(
+                f"Process {rank} has read other rows than process 0: {', '.join(names)}. All machines must have the "
+                "same files, at the paths that are named."
+            )
+
+
+def check_shared(folder: Path) -> None:
+    """
+    See that all processes find what the first one has written. All of them have to call this, when it has.
+
+    Args:
+        folder (`Path`): The `output_dir`; it holds `run.json` by now.
+
+    Raises:
+        ConfigurationError: On all processes, if a machine has a disk of its own.
+    """
+    state = PartialState()
+    if state.num_processes == 1:
+        return
+    state.wait_for_everyone()
+    found = gather_object([(folder / "run.json").is_file()])
+    if not all(found):
+        raise ConfigurationError(
+            f"output_dir {folder}: process {found.index(False)} does not find there what process 0 writes, and this "
+            "run reads its models back from it. Name a folder that all machines share, or pass --save_on_each_node "
+            "true."
+        )
