@@ -81,6 +81,9 @@ def write_model_card(
     Returns:
         `Path`: The file.
     """
+    if title.startswith(("/", ".", "~")):
+        # Where the base model lies says nothing to a reader elsewhere.
+        title = Path(title).name
     facts, judged = _card_facts(run), _judged(splits or {})
     if (Path(path).parent / ADAPTER_CONFIG).is_file():
         library_name = "peft"

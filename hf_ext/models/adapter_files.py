@@ -20,7 +20,7 @@ ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetens
 CLASSIFIER_CONFIG = "classifier_config.json"
 CARD = "README.md"
 # What a classifier's configuration has that its base model's has not.
-KEPT = ("architectures", "id2label", "label2id", "problem_type", "pad_token_id", "num_hidden_layers")
+KEPT = ("architectures", "id2label", "label2id", "problem_type", "num_hidden_layers")
 
 
 @dataclass(frozen=True)
