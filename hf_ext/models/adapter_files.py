@@ -73,8 +73,8 @@ class SavedAdapter:
             saved = load_peft_weights(self.name, device="cpu", **kwargs)
         except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
             raise ConfigurationError(
-                f"The adapter {self.name} does not fit its base model {self.base}: {error} Was that replaced by "
-                f"another, or {'is the number of classes another' if not self.classifier else 'is a file damaged'}?"
+                f"The adapter {self.name} does not fit its base model {self.base}. {self._hint()} PEFT says: "
+                f"{' '.join(str(error).split())}"
             ) from error
         lost = sorted(set(get_peft_model_state_dict(adapted)) - set(saved))
         random = [name for name in new_parameters if not any(_is_part(name, key) for key in saved)]
@@ -84,6 +84,11 @@ class SavedAdapter:
                 f"{', '.join((lost or random)[:4])}: they would be random. Save the adapter again with its head."
             )
         return adapted
+
+    def _hint(self) -> str:
+        if not self.classifier:
+            return f"It has no {CLASSIFIER_CONFIG}, so its classes are not known: pass --num_labels."
+        return "Was the base model replaced by another since, or a file damaged?"
 
 
 def find_adapter(name: str, **hub: Any) -> SavedAdapter | None:

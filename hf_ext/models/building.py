@@ -227,7 +227,10 @@ def load_config(model_args: ModelArguments):
     adapter = find_adapter(name, **_found_by(model_args))
     if adapter is not None:
         base = replace(model_args, model_name_or_path=adapter.base, model_revision=adapter.base_revision or "main")
-        return adapter.complete(load_config(base))
+        config = adapter.complete(load_config(base))
+        if not adapter.classifier and model_args.num_labels is not None:
+            config.num_labels = model_args.num_labels
+        return config
     if name.endswith((".pth", ".pt", ".bin", ".ckpt")):
         raise ConfigurationError(
             f"{name} is a single file of weights, which does not say what model it belongs to. Pass the directory that "

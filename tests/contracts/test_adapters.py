@@ -88,15 +88,15 @@ def test_layer_wise_rates_scale_what_the_adapters_move(tmp_path):
 
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_the_best_adapter_is_loaded_at_the_end(tmp_path, world_size):
-    """A rate that ruins the model after the first evaluation: the best checkpoint is an early one."""
+    """The largest loss is taken for the best, which the last one is not."""
     arguments = {
         **{"eval_strategy": "steps", "eval_steps": 2, "load_best_model_at_end": True, "learning_rate": 0.3},
-        **{"lr_scheduler_type": "constant", "metric_for_best_model": "eval_loss", "greater_is_better": False},
+        **{"lr_scheduler_type": "constant", "metric_for_best_model": "eval_loss", "greater_is_better": True},
     }
     report = train(adapted(tmp_path, save_steps=2, arguments=arguments).but(batch_size=8 // world_size), world_size)
     evaluations = report["evaluations"]
-    assert min(evaluations) < evaluations[-1]
-    assert report["eval_loss"] == pytest.approx(min(evaluations), rel=1e-5)
+    assert max(evaluations) > evaluations[-1]
+    assert report["eval_loss"] == pytest.approx(max(evaluations), rel=1e-5)
 
 
 def test_merged_at_the_end(tmp_path):

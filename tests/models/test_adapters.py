@@ -165,12 +165,11 @@ def test_peft_alone_loses_a_pooler(encoder, tmp_path):
     """What the head rule is for: without it the pooler of DeBERTa-v2 is another one after loading."""
     model, _ = classifier(encoder("deberta-v2"))
     adapted = get_peft_model(model, LoraConfig(task_type="SEQ_CLS", target_modules=["query_proj"]))
-    adapted.save_pretrained(tmp_path / "adapter")
+    save(adapted, tmp_path / "adapter")
     expected = logits_of(adapted)
     torch.manual_seed(99)
     other = AutoPeftModelForSequenceClassification.from_pretrained(tmp_path / "adapter", num_labels=3, **EAGER)
     assert not torch.allclose(logits_of(other), expected, atol=1e-3)
-    build_word_tokenizer(WORDS).save_pretrained(tmp_path / "adapter")
     with pytest.raises(DataError, match=r"pooler\.dense\.bias.*would be random"):
         load_classifier(ModelArguments(model_name_or_path=str(tmp_path / "adapter")))
 
@@ -328,6 +327,18 @@ def test_a_base_model_of_another_shape(encoder, tmp_path):
     BertModel(BertConfig(vocab_size=20, **{**BERT, "hidden_size": 8})).save_pretrained(base)
     with pytest.raises(ConfigurationError, match="does not fit its base model"):
         load_classifier(ModelArguments(model_name_or_path=str(tmp_path / "adapter")))
+
+
+def test_an_adapter_of_another_tool(encoder, tmp_path):
+    """It does not say how many classes there are."""
+    folder = tmp_path / "adapter"
+    adapted = add_adapter(classifier(encoder())[0], LoraConfig())
+    save(adapted, folder)
+    (folder / "classifier_config.json").unlink()
+    with pytest.raises(ConfigurationError, match=r"does not fit its base model.*--num_labels"):
+        load_classifier(ModelArguments(model_name_or_path=str(folder)))
+    loaded, _ = load_classifier(ModelArguments(model_name_or_path=str(folder), num_labels=3), merge=False)
+    assert torch.equal(logits_of(loaded), logits_of(adapted))
 
 
 def test_a_damaged_file(encoder, tmp_path):
