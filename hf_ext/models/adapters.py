@@ -132,7 +132,6 @@ def add_adapter(model: PreTrainedModel, config: Any, new_parameters: Iterable[st
     config.modules_to_save = list(dict.fromkeys([*(config.modules_to_save or ()), *heads]))
     saved = list(config.modules_to_save)
     config.base_model_name_or_path = None
-    device = model.device
     try:
         adapted = get_peft_model(model, config)
         # PEFT adds its own names to the list.
@@ -144,7 +143,7 @@ def add_adapter(model: PreTrainedModel, config: Any, new_parameters: Iterable[st
             f"{method} does not fit {type(model).__name__}: {str(error).strip() or type(error).__name__}. "
             f"{_linear_modules(model, heads)}"
         ) from error
-    return adapted.to(device)
+    return adapted
 
 
 def check_method(config: Any) -> str:
@@ -319,7 +318,11 @@ def _place(name: str) -> str | None:
 def _try_out(adapted: Any) -> None:
     """Some methods only fail when they are used; that is not to happen after hours."""
     training = adapted.training
+    pad, end = adapted.config.pad_token_id, adapted.config.eos_token_id
+    word = next(number for number in range(3) if number not in (pad, end))
+    # Some models read the last token, or the one that ends a text.
+    text = [word, word, end if isinstance(end, int) else word]
     with torch.random.fork_rng(devices=[]):
-        ids = torch.ones((2, 4), dtype=torch.long, device=adapted.device)
+        ids = torch.tensor([text], device=adapted.device)
         adapted.eval()(input_ids=ids, attention_mask=torch.ones_like(ids))
     adapted.train(training)

@@ -41,7 +41,8 @@ def test_accumulation_and_processes_make_the_same_steps(tmp_path):
     whole = train(adapted(tmp_path / "1"))
     parts = train(adapted(tmp_path / "2").but(batch_size=4, accumulation=2))
     ranks = train(adapted(tmp_path / "3").but(batch_size=4), world_size=2)
-    for other in (parts, ranks):
+    checkpointed = train(adapted(tmp_path / "4", arguments={"activation_checkpointing": True}))
+    for other in (parts, ranks, checkpointed):
         assert other["grad_norm"] == pytest.approx(whole["grad_norm"], rel=1e-4)
         assert_same_weights(whole, other, rtol=1e-4, atol=1e-5)
 

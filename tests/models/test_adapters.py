@@ -20,6 +20,8 @@ from peft import (
 from safetensors import safe_open
 from transformers import (
     AutoModelForSequenceClassification,
+    BartConfig,
+    BartModel,
     BertConfig,
     BertForMaskedLM,
     BertModel,
@@ -58,6 +60,8 @@ NAMES = {0: "bad", 1: "fair", 2: "good"}
 WORDS = ["a", "good", "film", "of", "bad", "taste"]
 IDS = torch.tensor([[2, 3, 4, 5], [4, 3, 2, 6], [5, 5, 2, 3]])
 BERT = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+BART = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2}
+BART |= {"decoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "max_position_embeddings": 32}
 DISTILBERT = {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32}
 # Architecture -> an encoder without a head, and what is new when a classifier is made of it.
 ENCODERS = {
@@ -71,6 +75,7 @@ ENCODERS = {
         ["pre_classifier", "classifier"],
     ),
     "roberta": (lambda: RobertaModel(RobertaConfig(vocab_size=20, **BERT)), ["classifier"]),
+    "bart": (lambda: BartModel(BartConfig(vocab_size=20, **BART)), ["classification_head"]),
     "electra": (lambda: ElectraModel(ElectraConfig(vocab_size=20, embedding_size=8, **BERT)), ["classifier"]),
     "deberta-v2": (
         lambda: DebertaV2Model(DebertaV2Config(vocab_size=20, **BERT)),
