@@ -204,14 +204,18 @@ def _find(name: str, file: str, **hub: Any) -> str | None:
         return str(Path(name) / file) if (Path(name) / file).is_file() else None
     if name.startswith(("/", ".", "~")):
         return None
-    return cached_file(
-        name,
-        file,
-        _raise_exceptions_for_gated_repo=False,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-        **hub,
-    )
+    try:
+        return cached_file(
+            name,
+            file,
+            _raise_exceptions_for_gated_repo=False,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+            **hub,
+        )
+    except (OSError, ValueError):
+        # No such repository: whoever loads the model says so.
+        return None
 
 
 def _read(path: str | Path) -> dict[str, Any]:

@@ -149,8 +149,8 @@ def load_with_new_parameters(model_args: ModelArguments, task: Task, use_cpu: bo
     Returns:
         `tuple`: The model, the tokenizer and a sorted list.
     """
-    adapter = find_adapter(model_args.model_name_or_path, **_found_by(model_args))
     config = load_config(model_args)
+    adapter = find_adapter(model_args.model_name_or_path, **_found_by(model_args))
     overrides = _checked_overrides(model_args, config)
     for name, value in {**overrides, **_label_config(task)}.items():
         setattr(config, name, value)
@@ -224,6 +224,11 @@ def load_config(model_args: ModelArguments):
     """
     name = model_args.model_name_or_path
     folder = Path(name)
+    if name.endswith((".pth", ".pt", ".bin", ".ckpt")):
+        raise ConfigurationError(
+            f"{name} is a single file of weights, which does not say what model it belongs to. Pass the directory that "
+            "save_pretrained (or a recipe's output_dir) wrote: config.json, model.safetensors and the tokenizer."
+        )
     adapter = find_adapter(name, **_found_by(model_args))
     if adapter is not None:
         base = replace(model_args, model_name_or_path=adapter.base, model_revision=adapter.base_revision or "main")
@@ -231,11 +236,6 @@ def load_config(model_args: ModelArguments):
         if not adapter.classifier and model_args.num_labels is not None:
             config.num_labels = model_args.num_labels
         return config
-    if name.endswith((".pth", ".pt", ".bin", ".ckpt")):
-        raise ConfigurationError(
-            f"{name} is a single file of weights, which does not say what model it belongs to. Pass the directory that "
-            "save_pretrained (or a recipe's output_dir) wrote: config.json, model.safetensors and the tokenizer."
-        )
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ConfigurationError(f"{folder} has no config.json: it is not the directory of a saved model.")

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import Trainer
 
+from hf_ext.data.labels import MULTI_LABEL
 from hf_ext.errors import ConfigurationError
 from hf_ext.models.adapters import check_mergeable, is_adapted, merge_adapter
 
@@ -41,7 +42,9 @@ def merge_trained(trainer: Trainer) -> str:
     """
     device = trainer.model.device
     accepted = set(inspect.signature(trainer.model.get_base_model().forward).parameters) - {"labels"}
-    loader = trainer.get_train_dataloader() if trainer.eval_dataset is None else trainer.get_eval_dataloader()
+    evaluated = trainer.eval_dataset
+    named = next(iter(evaluated)) if isinstance(evaluated, dict) else None
+    loader = trainer.get_train_dataloader() if evaluated is None else trainer.get_eval_dataloader(named)
     batches = [
         {name: value.to(device) for name, value in batch.items() if name in accepted}
         for batch in itertools.islice(loader, BATCHES)
@@ -50,7 +53,8 @@ def merge_trained(trainer: Trainer) -> str:
     merged = merge_adapter(trainer.model)
     after = _logits(merged, batches)
     trainer.model = trainer.model_wrapped = trainer.callback_handler.model = merged
-    difference, flips = (after - before).abs().max().item(), int((after.argmax(-1) != before.argmax(-1)).sum())
+    difference = (after - before).abs().max().item()
+    flips = _flips(before, after, merged.config.problem_type)
     answers = "no answer changed" if not flips else f"{flips} answers changed"
     return (
         f"The adapter was merged into the weights: the largest difference of a logit on {len(before):,} rows is "
@@ -59,6 +63,15 @@ def merge_trained(trainer: Trainer) -> str:
 
 
 # ---- Inside ----
+
+
+def _flips(before: torch.Tensor, after: torch.Tensor, problem_type: str | None) -> int:
+    """Rows of which another decision is made; a number is none."""
+    if before.shape[-1] == 1:
+        return 0
+    if problem_type == MULTI_LABEL:
+        return int(((after > 0) != (before > 0)).any(-1).sum())
+    return int((after.argmax(-1) != before.argmax(-1)).sum())
 
 
 @torch.inference_mode()
