@@ -61,6 +61,11 @@ def complete_training_values(values: dict[str, Any]) -> dict[str, Any]:
         raise ConfigurationError(
             f"model_type={values['model_type']} with do_train=false: nothing is trained yet. Pass --model_name_or_path."
         )
+    if values.get("peft_merge") and values.get("do_train") is False:
+        raise ConfigurationError(
+            "peft_merge=true with do_train=false: nothing is trained whose adapter could be merged. A saved adapter is "
+            "merged by hf_ext.load_classifier, and by run_export.py. Leave it out."
+        )
     if values.get("nonfinite") == "roll_back" and values.get("save_strategy") == "no":
         raise ConfigurationError(
             "nonfinite=roll_back goes back to a checkpoint, and save_strategy is no: set it to steps (--save_steps)."

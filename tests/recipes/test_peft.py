@@ -138,7 +138,7 @@ def test_exported(trained, run_export, flags, tmp_path, monkeypatch, capsys):
     run_export([*command, "--output_dir", str(tmp_path / "export")])
     assert "is an adapter: what is exported is its base model with it merged in" in capsys.readouterr().out
     found = json.loads((tmp_path / "export" / "export.json").read_text())
-    assert found["formats"]["torch_export"]["flips"] == 0
+    assert found["parity"]["torch_export"]["flip_count"] == 0
 
 
 def test_learning_rate_curriculum_and_finder(run_classification, run_lr_finder, flags, tmp_path):
