@@ -144,10 +144,11 @@ def plan_push(
     }
     for name, line in QuotedRows(parts).find(rows):
         findings.append(PushFinding("training data", f"{name}, line {line}", "it quotes a row of the data"))
-    base = json.loads(texts.get(ADAPTER_CONFIG, "{}")).get("base_model_name_or_path") or ""
-    if is_local(base):
-        message = f"it names a folder of this machine as the adapter's base model ({base})"
-        findings.append(PushFinding("base model", ADAPTER_CONFIG, message))
+    if ADAPTER_CONFIG in texts:
+        base = json.loads(texts[ADAPTER_CONFIG]).get("base_model_name_or_path") or ""
+        if not base or is_local(base):
+            what = f"a folder of this machine ({base}) as the adapter's" if base else "no"
+            findings.append(PushFinding("base model", ADAPTER_CONFIG, f"it names {what} base model"))
     files = {name: (folder / name).stat().st_size for name in names}
     plan = PushPlan(folder, files, left_out, findings)
     if plan.size > max_gigabytes * 1e9:

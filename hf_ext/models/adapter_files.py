@@ -123,7 +123,7 @@ def find_adapter(name: str, **hub: Any) -> SavedAdapter | None:
 
 def is_local(base: str) -> bool:
     """Whether the name of a base model is a folder, which is not there on other machines."""
-    return base.startswith(("/", ".", "~")) or Path(base).is_dir()
+    return bool(base) and (base.startswith(("/", ".", "~")) or Path(base).is_dir())
 
 
 def save_classifier_config(model: Any, folder: str | Path) -> None:
