@@ -46,6 +46,7 @@ from hf_ext.data.augmentation.collator import AugmentingCollator
 from hf_ext.data.difficulty import difficulty_scores, percentile_within_label
 from hf_ext.data.duplicates import exact_duplicates, near_duplicate_pairs, near_duplicates
 from hf_ext.data.folds import Fold, make_folds, row_groups
+from hf_ext.data.labels import task_of_config
 from hf_ext.data.loading import TextData, load_text_data
 from hf_ext.data.preflight import PreflightArguments, PreflightReport, preflight
 from hf_ext.data.preprocessing import (
@@ -167,7 +168,7 @@ from hf_ext.experiments.single_task_baselines import compare_tasks, rehearse_tas
 from hf_ext.experiments.teacher_and_control import TeacherArguments
 from hf_ext.export.arguments import ExportArguments, complete_export_values
 from hf_ext.export.export_results import write_export
-from hf_ext.export.export_run import ExportResult, export_model, published_folder
+from hf_ext.export.export_run import ExportResult, export_model, load_to_export, published_folder
 from hf_ext.export.exported_model import ExportedModel
 from hf_ext.export.graphs import export_onnx, export_torch
 from hf_ext.export.parity import Parity, compare_exports
@@ -183,9 +184,11 @@ from hf_ext.losses import distillation_loss, hard_target_loss, hidden_state_loss
 from hf_ext.lost_process import LostProcessError
 from hf_ext.lr_schedules import get_cyclical_triangular_schedule, get_slanted_triangular_schedule
 from hf_ext.models import TextCNNConfig, TextCNNForSequenceClassification
-from hf_ext.models.building import TextCNNArguments, build_textcnn, load_config, load_pretrained
+from hf_ext.models.adapters import add_adapter, merge_adapter
+from hf_ext.models.building import TextCNNArguments, build_textcnn, load_classifier, load_config, load_pretrained
 from hf_ext.models.calibrated import find_calibration, load_pipeline
 from hf_ext.models.multitask import MultiTaskConfig, MultiTaskModel
+from hf_ext.models.peft_arguments import PeftArguments
 from hf_ext.models.teacher import Teacher
 from hf_ext.models.teacher_embeddings import teacher_word_vectors
 from hf_ext.models.word_tokenizer import build_word_tokenizer, load_word_vectors
@@ -196,7 +199,6 @@ from hf_ext.results import (
     calibration_notes,
     predict_splits,
     show_dry_run,
-    task_of_config,
     with_scores,
     write_preflight,
     write_results,
@@ -281,6 +283,7 @@ __all__ = [
     "NonFiniteError",
     "OwnFolds",
     "Parity",
+    "PeftArguments",
     "Predictions",
     "PreflightArguments",
     "PreflightReport",
@@ -323,6 +326,7 @@ __all__ = [
     "UnfreezingArguments",
     "UsageError",
     "__version__",
+    "add_adapter",
     "assemble_training",
     "augment_training_rows",
     "begin_plan",
@@ -412,6 +416,7 @@ __all__ = [
     "known_rows",
     "label_transfer_set",
     "layer_groups",
+    "load_classifier",
     "load_config",
     "load_pipeline",
     "load_pretrained",
@@ -419,11 +424,13 @@ __all__ = [
     "load_tasks",
     "load_teachers",
     "load_text_data",
+    "load_to_export",
     "load_word_vectors",
     "make_fold_plan",
     "make_folds",
     "make_plan",
     "make_transfer_set",
+    "merge_adapter",
     "metric_intervals",
     "model_cost",
     "model_summary",

@@ -9,7 +9,7 @@ from hf_ext.errors import ConfigurationError
 from hf_ext.lr_schedules import OWN_SCHEDULES, ExtendedSchedulerType
 
 SECTIONS = (
-    "model", "textcnn", "data", "preprocessing", "augmentation", "preflight", "training", "loss", "curriculum",
+    "model", "textcnn", "peft", "data", "preprocessing", "augmentation", "preflight", "training", "loss", "curriculum",
     "unfreezing", "learning_rates", "lr_finder", "early_stopping", "calibration", "teacher", "distillation",
     "multitask", "kfold", "search", "export", "health", "monitors", "tracking", "wandb", "run",
 )  # fmt: skip

@@ -23,11 +23,15 @@ from hf_ext.data.augmentation.collator import AugmentingCollator
 from hf_ext.data.labels import Task
 from hf_ext.data.text_stream import TextCollator, TextStream
 from hf_ext.data.tokenization import tokenize_dataset
+from hf_ext.errors import ConfigurationError
 from hf_ext.evaluation.report import Image
 from hf_ext.experiments.cartography import DataMap
 from hf_ext.experiments.lr_finder import LRFinder, LRFinderArguments, NoUsableSlopeError
 from hf_ext.experiments.one_of_many import without_bars
-from hf_ext.models.building import TextCNNArguments, build_textcnn, load_pretrained
+from hf_ext.inspection import parameter_counts
+from hf_ext.models.adapters import add_adapter, is_adapted
+from hf_ext.models.building import TextCNNArguments, build_textcnn, load_with_new_parameters
+from hf_ext.models.peft_arguments import PeftArguments
 from hf_ext.run_record import write_json
 from hf_ext.trainers.base import ExtendedTrainer
 
@@ -42,6 +46,7 @@ def build_model(
     training_args: RecipeTrainingArguments,
     task: Task,
     texts: list,
+    peft_args: PeftArguments | None = None,
 ):
     """
     A model for the task, and its tokenizer. Nothing is written.
@@ -53,16 +58,22 @@ def build_model(
         training_args ([`RecipeTrainingArguments`]): `seed` and `use_cpu`.
         task ([`Task`]): What is predicted.
         texts (`list`): The training texts, strings or pairs, for the TextCNN's word list.
+        peft_args ([`PeftArguments`], *optional*): The adapter that is trained in place of the model's weights.
 
     Returns:
         `tuple`: The model, the tokenizer, and sentences that a reader of the results has to know.
+
+    Raises:
+        ConfigurationError: If the model cannot be had, or the adapter does not fit it.
     """
     set_seed(training_args.seed)
     notes: list[str] = []
     if model_args.model_type == "textcnn":
         model, tokenizer, notes = build_textcnn(model_args, cnn_args, task, texts, data_args.max_seq_length)
     else:
-        model, tokenizer = load_pretrained(model_args, task, training_args.use_cpu)
+        model, tokenizer, new = load_with_new_parameters(model_args, task, training_args.use_cpu)
+        if training_args.do_train:
+            model, notes = _with_adapter(model, peft_args, new, model_args)
     tokenizer.model_max_length = min(data_args.max_seq_length, tokenizer.model_max_length)
     return model, tokenizer, notes
 
@@ -108,17 +119,19 @@ def trainer_settings(settings: dict[str, Any], with_loss: bool = True) -> dict[s
     What the sections of a run tell [`ExtendedTrainer`] beside the Trainer's own arguments.
 
     Args:
-        settings (`dict[str, Any]`): Section -> dataclass: `run`, `health`, `tracking` and `loss`.
-        with_loss (`bool`, *optional*, defaults to `True`): Whether class weights and focus are part of it.
+        settings (`dict[str, Any]`): Section -> dataclass: `run`, `health`, `tracking`, `loss` and `peft`.
+        with_loss (`bool`, *optional*, defaults to `True`): Whether class weights, focus and the merge of an adapter
+            are part of it.
 
     Returns:
         `dict[str, Any]`: Keyword arguments.
     """
+    of_the_task = {**settings["loss"].trainer_settings(), "merge_adapter": settings["peft"].peft_merge}
     return {
         "sparse_embeddings": {"auto": None, "on": True, "off": False}[settings["run"].sparse_embeddings],
         "tracker_timeout": settings["tracking"].tracker_timeout,
         **settings["health"].trainer_settings(),
-        **(settings["loss"].trainer_settings() if with_loss else {}),
+        **(of_the_task if with_loss else {}),
     }
 
 
@@ -269,3 +282,27 @@ def technique_images(
         about = f"How sure the model was of each training row's label over {data_map.epochs} epochs."
         images.append(Image("Dataset cartography", path, about))
     return images + ([write_range_test(output_dir, finder, method)] if finder is not None else [])
+
+
+# ---- Inside ----
+
+
+def _with_adapter(model, peft_args: PeftArguments | None, new: list[str], model_args: ModelArguments):
+    """The model that is trained, with or without an adapter, and what a reader of the results has to know of it."""
+    if is_adapted(model):
+        raise ConfigurationError(
+            f"{model_args.model_name_or_path} is a trained adapter, which is evaluated, exported and distilled from, "
+            "but not trained on from here. Train on from a merged model (--peft_merge true when it is trained; "
+            "hf_ext.merge_adapter), or go on with its own run (--resume_from_checkpoint)."
+        )
+    if peft_args is None or not peft_args.wanted:
+        return model, []
+    adapted = add_adapter(model, peft_args.config(), new)
+    if model_args.model_revision != "main":
+        adapted.peft_config["default"].revision = model_args.model_revision
+    counts, whole = parameter_counts(adapted), adapted.peft_config["default"].modules_to_save
+    share = counts["trainable_parameters"] / counts["parameters"]
+    return adapted, [
+        f"{peft_args.title()}: {counts['trainable_parameters']:,} of {counts['parameters']:,} parameters "
+        f"({100 * share:.2f} %) are trained, of them whole: {', '.join(whole)}."
+    ]

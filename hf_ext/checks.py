@@ -16,7 +16,7 @@ from hf_ext.evaluation.compute_metrics import possible_metric_names
 from hf_ext.lr_schedules import OWN_SCHEDULES
 
 # Where answers are kept changes nothing; of tasks, rows, order, weights and lengths are compared.
-WITHOUT_CONSEQUENCE = ("teacher_cache_dir", "tasks", "single_task_baselines")
+WITHOUT_CONSEQUENCE = ("teacher_cache_dir", "tasks", "single_task_baselines", "peft_merge")
 # What in the section "model" decides which weights there are.
 SHAPES = ("model_name_or_path", "model_type", "config_name", "tokenizer_name", "num_hidden_layers")
 
@@ -102,6 +102,7 @@ def check_same_run(
     sections = {
         "model": "model",
         "textcnn": "model",
+        "peft": "adapter",
         "augmentation": "augmentation",
         "loss": "loss",
         "curriculum": "curriculum",

@@ -62,6 +62,11 @@ def complete_training_values(values: dict[str, Any]) -> dict[str, Any]:
         raise ConfigurationError(
             f"model_type={values['model_type']} with do_train=false: nothing is trained yet. Pass --model_name_or_path."
         )
+    if values.get("peft_merge") and values.get("do_train") is False:
+        raise ConfigurationError(
+            "peft_merge=true with do_train=false: nothing is trained whose adapter could be merged. A saved adapter is "
+            "merged by hf_ext.load_classifier, and by run_export.py. Leave it out."
+        )
     if values.get("nonfinite") == "roll_back" and values.get("save_strategy") == "no":
         raise ConfigurationError(
             "nonfinite=roll_back goes back to a checkpoint, and save_strategy is no: set it to steps (--save_steps)."
@@ -296,6 +301,11 @@ def complete_search_values(values: dict[str, Any]) -> dict[str, Any]:
             "calibrate=true: a search compares models before they are calibrated. Leave it out, and pass it to "
             "run_classification.py with best_config.json."
         )
+    if values.get("peft_merge"):
+        raise ConfigurationError(
+            "peft_merge=true: a search keeps no model. Leave it out, and pass it to run_classification.py with "
+            "best_config.json."
+        )
     if values.get("pruner", "none") != "none" and values.get("eval_strategy") == "no":
         raise ConfigurationError(
             f"pruner={values['pruner']} compares evaluations during training, but eval_strategy is no; set it to epoch "
@@ -382,6 +392,12 @@ def _refuse_techniques_of_one_task(values: dict[str, Any]) -> None:
         raise ConfigurationError(
             f"num_labels={values['num_labels']}: each task has its own number of classes, from its rows. Leave it out."
         )
+    for name in ("peft", "peft_config"):
+        if values.get(name):
+            raise ConfigurationError(
+                f"{name}={values[name]}: the tasks share an encoder whose weights are trained and saved whole; an "
+                "adapter is not done with several tasks. Leave it out, or train each task with run_classification.py."
+            )
     for name in ("label_smoothing_factor", "class_weights", "focal_gamma", "calibrate"):
         if values.get(name):
             raise ConfigurationError(f"{name}={values[name]}: it is not done with several tasks. Leave it out.")
@@ -390,6 +406,12 @@ def _refuse_techniques_of_one_task(values: dict[str, Any]) -> None:
 def _refuse_settings_of_other_models(values: dict[str, Any]) -> None:
     own = {field.name for field in dataclasses.fields(TextCNNArguments)}
     if values.get("model_type") == "textcnn":
+        adapter = next((name for name in ("peft", "peft_config") if values.get(name)), None)
+        if adapter is not None:
+            raise ConfigurationError(
+                f"{adapter} with model_type=textcnn: an adapter is trained beside pretrained weights, and the TextCNN "
+                "has none: all but its head would stay random. Leave it out."
+            )
         useless, kind = [name for name in TRANSFORMER_FIELDS if values.get(name)], "the TextCNN"
     else:
         useless, kind = [name for name in values if name in own], "a pretrained model (model_type is not textcnn)"

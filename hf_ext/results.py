@@ -12,7 +12,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import Trainer
 from transformers.trainer_utils import PredictionOutput
 
-from hf_ext.data.labels import REGRESSION, SINGLE_LABEL, Task
+from hf_ext.data.labels import SINGLE_LABEL
 from hf_ext.data.loading import TextData
 from hf_ext.data.preflight.report import PreflightReport
 from hf_ext.errors import UsageError
@@ -28,12 +28,6 @@ from hf_ext.run_record import RunRecord, write_json
 
 # What the results files call a split's metrics, as in the library's own examples.
 PREFIXES = {"validation": "eval", "test": "test"}
-
-
-def task_of_config(config) -> Task:
-    """The task that a trained model's configuration describes."""
-    problem_type = config.problem_type or (REGRESSION if config.num_labels == 1 else SINGLE_LABEL)
-    return Task(problem_type, [config.id2label[index] for index in range(config.num_labels)])
 
 
 def show_dry_run(

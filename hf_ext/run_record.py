@@ -30,6 +30,7 @@ PACKAGES = (
     "hf_ext",
     "torch",
     "transformers",
+    "peft",
     "datasets",
     "evaluate",
     "accelerate",
@@ -43,6 +44,7 @@ SIDE_FILES = {"training.log", "README.md"}
 # What a run leaves, so what `--overwrite` may remove and what makes a folder one that holds a run.
 RUN_FILES = (
     "run.json", "report.html", "README.md", "training.log", "config.json", "model.safetensors", "trainer_state.json",
+    "adapter_config.json", "adapter_model.safetensors", "classifier_config.json",
     "train_results.json", "eval_results.json", "test_results.json", "all_results.json",
     "predictions_validation.jsonl", "predictions_test.jsonl", "training_args.bin",
     "distillation.json", "multitask.json", "processing_classes", "begun.json", "finished.json",

@@ -16,6 +16,7 @@ from hf_ext.experiments.search_arguments import SearchArguments
 from hf_ext.experiments.teacher_and_control import TeacherArguments
 from hf_ext.export.arguments import ExportArguments
 from hf_ext.models.building import TextCNNArguments
+from hf_ext.models.peft_arguments import PeftArguments
 from hf_ext.tracking import TrackingArguments
 from hf_ext.trainers.class_loss import LossArguments
 from hf_ext.trainers.distillation_arguments import DistillationArguments
@@ -26,6 +27,7 @@ from hf_ext.trainers.nonfinite import NonFiniteArguments
 TRAINING_SETTINGS = {
     "model": ModelArguments,
     "textcnn": TextCNNArguments,
+    "peft": PeftArguments,
     "data": DataArguments,
     "augmentation": AugmentationArguments,
     "preflight": PreflightArguments,

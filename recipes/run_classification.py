@@ -77,6 +77,8 @@ def main(argv: list[str]) -> None:
     tracking = settings["tracking"].set_up(training_args)
     check_training_arguments(training_args)
     target = take_target(training_args)
+    if target is not None:
+        settings["peft"].check_push(model_args.model_name_or_path)
     checkpoint = resume_point(training_args)
     output_dir = check_output_dir(
         training_args.output_dir, run_args.overwrite, checkpoint, model_args.model_name_or_path
@@ -151,7 +153,7 @@ def main(argv: list[str]) -> None:
     elif training_args.should_save:
         begin()
     fitted = calibrate_model(calibration_args, trainer, built.data, encoded)
-    said = calibration_notes(fitted)
+    said = trainer.merge_notes() + calibration_notes(fitted)
     notes += said
     calibration = fitted or saved
     if calibration is not None:

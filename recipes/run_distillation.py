@@ -87,6 +87,8 @@ def main(argv: list[str]) -> None:
     tracking = settings["tracking"].set_up(training_args)
     check_training_arguments(training_args)
     target = take_target(training_args)
+    if target is not None:
+        settings["peft"].check_push(model_args.model_name_or_path)
     resume, checkpoint = resume_point_of_parts(training_args)
     output_dir = check_folders(settings, (checkpoint or training_args.output_dir) if resume else None)
     ready = teacher_is_ready(settings)
@@ -99,7 +101,9 @@ def main(argv: list[str]) -> None:
     data, texts = with_rows(given, transfer.dataset), transfer.texts()
     record.add(data={**given.fingerprint(), "transfer": data.fingerprint()["train"]})
     check_same_data(record.facts["data"])
-    model, tokenizer, built = build_model(model_args, settings["textcnn"], data_args, training_args, given.task, texts)
+    model, tokenizer, built = build_model(
+        model_args, settings["textcnn"], data_args, training_args, given.task, texts, settings["peft"]
+    )
     load_teacher = partial(
         load_teachers, settings, None if ready else output_dir / "teacher", student_config=model.config
     )
@@ -171,6 +175,9 @@ def main(argv: list[str]) -> None:
     # Unless it answers online, nothing holds it any more while the student trains.
     teacher = None
     train_student(settings, trainer, output_dir, checkpoint, resume)
+    for note in trainer.merge_notes():
+        say(f"Note: {note}")
+    notes += trainer.merge_notes()
     distilled, metrics = predict_splits(trainer, given, encoded)
 
     say(f"\nThe control, the student without a teacher, makes as many steps ({trainer.state.global_step:,}).")

@@ -6,7 +6,8 @@
         --texts_file test.json --max_flips 0.01 --output_dir outputs/cnn_int8
 
 Needs pip install 'hf_ext[export]' for onnx and onnx_int8. output_dir then holds a folder for each format (the model
-beside its tokenizer, config.json and calibration), export.json, report.html and run.json. An export that answers more
+beside its tokenizer, config.json and calibration), export.json, report.html and run.json. An adapter is merged into its
+base model first. An export that answers more
 texts otherwise than max_flips allows ends the run, and nothing is left of it. hf_ext.ExportedModel runs such a folder.
 """
 
@@ -25,8 +26,8 @@ from hf_ext import (
     export_model,
     find_calibration,
     load_config,
-    load_pretrained,
     load_text_data,
+    load_to_export,
     parse_arguments,
     published_folder,
     readable_errors,
@@ -50,7 +51,9 @@ def main(argv: list[str]) -> None:
     calibration = find_calibration(model_args, task) if saved_args.calibration == "auto" else None
     for note in data.notes + calibration_notes(calibration, source):
         print(f"Note: {note}")
-    model, tokenizer = load_pretrained(model_args, task, use_cpu=True)
+    model, tokenizer, said = load_to_export(model_args, task)
+    for note in said:
+        print(f"Note: {note}")
     tokenizer.model_max_length = min(data_args.max_seq_length or tokenizer.model_max_length, tokenizer.model_max_length)
     record.add(data=data.fingerprint())
     with published_folder(output_dir, export_args.overwrite) as folder:

@@ -52,7 +52,7 @@ def main(argv: list[str]) -> None:
         return
     data, _, _ = augment_training_rows(augmentation, data, training_args.seed, data_args.preprocessing_num_workers)
     model, tokenizer, _ = build_model(
-        model_args, settings["textcnn"], data_args, training_args, data.task, data.texts("train")
+        model_args, settings["textcnn"], data_args, training_args, data.task, data.texts("train"), settings["peft"]
     )
     encoded = tokenize_splits(tokenizer, data_args, training_args, data.splits)
     on_the_fly = augmentation.augmenter(training_args.seed) if augmentation.augmentation_on_the_fly else None

@@ -26,6 +26,12 @@ class Task:
     label_names: list[str]
 
 
+def task_of_config(config: Any) -> Task:
+    """The task that a trained model's configuration describes."""
+    problem_type = config.problem_type or (REGRESSION if config.num_labels == 1 else SINGLE_LABEL)
+    return Task(problem_type, [config.id2label[index] for index in range(config.num_labels)])
+
+
 def parse_labels(table: Table, values: list[Any], task: Task | None = None) -> list[Any]:
     """
     Labels of one consistent Python type.

@@ -14,6 +14,7 @@ from hf_ext.evaluation.comparison import probability_scores
 from hf_ext.evaluation.curves import accuracy_by_coverage
 from hf_ext.evaluation.predictions import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Predictions, open_atomically
 from hf_ext.evaluation.tables import METRIC_TITLES, Intervals, Metrics, format_interval, format_number, main_metrics
+from hf_ext.models.adapter_files import ADAPTER_CONFIG, adapter_usage
 from hf_ext.run_record import flatten
 
 # What the Hub calls the metrics that it knows under another name.
@@ -70,7 +71,8 @@ def write_model_card(
         title (`str`): Name of the model.
         base_model (`str`, *optional*): Hub id, or folder, of the model that training started from.
         metrics, intervals, run, notes: As for [`write_report`].
-        library_name (`str`, *optional*, defaults to `"transformers"`): Library that loads the model.
+        library_name (`str`, *optional*, defaults to `"transformers"`): Library that loads the model; of an adapter in
+            the folder it is `"peft"`.
         usage (`Sequence[str]`, *optional*): Lines that say how to; by default by `pipeline`.
         splits (`dict[str, Predictions]`, *optional*): Predictions by split. Of `"test"`, or else the last labelled
             one, the card shows calibration and weak classes.
@@ -79,7 +81,12 @@ def write_model_card(
     Returns:
         `Path`: The file.
     """
+    if title.startswith(("/", ".", "~")):
+        # Where the base model lies says nothing to a reader elsewhere.
+        title = Path(title).name
     facts, judged = _card_facts(run), _judged(splits or {})
+    if (Path(path).parent / ADAPTER_CONFIG).is_file():
+        library_name = "peft"
     lines = ["---", _card_metadata(title, base_model, metrics.get("test", {}), facts, library_name), "---", ""]
     lines += [f"# {_markdown(title)}", ""]
     if base_model:
@@ -164,6 +171,8 @@ def _findings(preflight: dict[str, Any] | None) -> list[str]:
 
 
 def _usage(folder: Path) -> list[str]:
+    if (folder / ADAPTER_CONFIG).is_file():
+        return adapter_usage(folder, FOLDER)
     config = folder / "config.json"
     own_code = config.is_file() and "auto_map" in json.loads(config.read_text(encoding="utf-8"))
     trust = ", trust_remote_code=True" if own_code else ""

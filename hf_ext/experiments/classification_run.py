@@ -90,7 +90,7 @@ def build_classifier(settings: dict[str, Any], given: TextData) -> BuiltClassifi
     texts = data.texts("train") if "train" in data.splits else []
     texts = texts if data.stream is None else data.stream.texts()
     model, tokenizer, built = build_model(
-        settings["model"], settings["textcnn"], data_args, training_args, data.task, texts
+        settings["model"], settings["textcnn"], data_args, training_args, data.task, texts, settings["peft"]
     )
     return BuiltClassifier(data, model, tokenizer, samples, added + built)
 
@@ -127,8 +127,12 @@ def assemble_training(
     rates = settings["learning_rates"].callbacks()
 
     def fresh_trainer(rows, args):
-        model, tokenizer, _ = build_model(model_args, cnn_args, data_args, args, built.data.task, texts)
-        return build_trainer(model, tokenizer, {"train": rows}, args, own, callbacks=rates)
+        model, tokenizer, _ = build_model(
+            model_args, cnn_args, data_args, args, built.data.task, texts, settings["peft"]
+        )
+        # Its scores need no plain model.
+        unmerged = {**own, "merge_adapter": False}
+        return build_trainer(model, tokenizer, {"train": rows}, args, unmerged, callbacks=rates)
 
     curriculum, data_map = curriculum_callbacks(
         settings["curriculum"], fresh_trainer, encoded.get("train"), training_args, arguments

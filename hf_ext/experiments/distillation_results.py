@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset, DatasetDict
-from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_ext.arguments import ModelArguments
 from hf_ext.assembly import build_trainer, tokenize_splits, trainer_settings
@@ -16,7 +16,7 @@ from hf_ext.data.transfer_set import TransferSet
 from hf_ext.evaluation.comparison import Comparison, compare_models
 from hf_ext.evaluation.predictions import Predictions
 from hf_ext.evaluation.speed import compare_speed, model_cost
-from hf_ext.experiments.distillation_run import CONTROL, DISTILLED, TEACHER, ask
+from hf_ext.experiments.distillation_run import CONTROL, DISTILLED, TEACHER, ask, load_part
 from hf_ext.models.building import load_tokenizer
 from hf_ext.models.teacher import Teacher
 from hf_ext.results import PREFIXES, predict_splits
@@ -26,7 +26,7 @@ from hf_ext.run_record import write_json
 def predict_with(folder: Path, settings: dict[str, Any], data: TextData, compute_metrics) -> dict[str, Predictions]:
     """The predictions, by split, of the model in a folder of the run, with its metrics written beside it."""
     trusted = settings["model"].trust_remote_code
-    model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=trusted)
+    model = load_part(settings, folder)
     tokenizer = load_tokenizer(str(folder), ModelArguments(model_name_or_path=str(folder), trust_remote_code=trusted))
     own = copy.deepcopy(settings["training"])
     own.output_dir, own.report_to, own.push_to_hub = str(folder), [], False

@@ -15,6 +15,7 @@ from transformers import (
     TrainerState,
 )
 
+from hf_ext.arguments import ModelArguments
 from hf_ext.assembly import build_model, build_trainer, tokenize_splits, trainer_settings
 from hf_ext.checks import learning_settings
 from hf_ext.data.distillation_collator import add_logits_column
@@ -32,6 +33,8 @@ from hf_ext.experiments.teacher_and_control import (
     teacher_training_arguments,
     train_once,
 )
+from hf_ext.models.adapter_files import find_adapter
+from hf_ext.models.building import load_classifier
 from hf_ext.models.teacher import Precision, Teacher
 from hf_ext.models.teacher_embeddings import teacher_word_vectors
 from hf_ext.results import PREFIXES
@@ -235,10 +238,12 @@ def train_student(
         resume (`bool`): Whether what is in the folder already may be taken.
     """
     if resume and (output_dir / FINISHED).is_file():
-        trained = AutoModelForSequenceClassification.from_pretrained(
-            output_dir, trust_remote_code=settings["model"].trust_remote_code
-        )
-        trainer.model.load_state_dict(trained.state_dict())
+        trained = load_part(settings, output_dir)
+        if settings["peft"].wanted:
+            # It may have been merged.
+            trainer.model = trainer.model_wrapped = trained.to(trainer.args.device)
+        else:
+            trainer.model.load_state_dict(trained.state_dict())
         trainer.state = TrainerState.load_from_json(str(output_dir / "trainer_state.json"))
         return
     result = trainer.train(resume_from_checkpoint=checkpoint)
@@ -248,6 +253,23 @@ def train_student(
     trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():
         write_json(output_dir / FINISHED, {"steps": trainer.state.global_step})
+
+
+def load_part(settings: dict[str, Any], folder: Path) -> PreTrainedModel:
+    """
+    The model that a folder of the run holds.
+
+    Args:
+        settings (`dict[str, Any]`): Section -> dataclass.
+        folder (`Path`): The run's own, or that of the control.
+
+    Returns:
+        [`~transformers.PreTrainedModel`], or what PEFT wraps around one if only an adapter was saved.
+    """
+    trusted = settings["model"].trust_remote_code
+    if find_adapter(str(folder)) is not None:
+        return load_classifier(ModelArguments(str(folder), trust_remote_code=trusted), merge=False)[0]
+    return AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=trusted)
 
 
 def start_embeddings_from_teacher(
@@ -310,7 +332,13 @@ def train_control(
 
     def make_trainer() -> ExtendedTrainer:
         model, tokenizer, _ = build_model(
-            settings["model"], settings["textcnn"], settings["data"], own, data.task, transfer.texts()
+            settings["model"],
+            settings["textcnn"],
+            settings["data"],
+            own,
+            data.task,
+            transfer.texts(),
+            settings["peft"],
         )
         encoded = tokenize_splits(tokenizer, settings["data"], own, with_rows(data, transfer.labelled()).splits)
         stopping = [*callbacks, StopAt(student.global_step)]
@@ -325,7 +353,7 @@ def train_control(
             augmenter,
         )
 
-    parts = ("model", "textcnn", "loss", "distillation", "augmentation")
+    parts = ("model", "textcnn", "peft", "loss", "distillation", "augmentation")
     depends_on = {name: vars(settings[name]) for name in parts}
     depends_on |= {"data": data.fingerprint(), "steps": student.global_step}
     depends_on["training"] = learning_settings(settings["training"])

@@ -158,7 +158,7 @@ def _train_and_test(run: CrossValidation, number: int, folder: Path) -> dict[str
         "steps": trainer.state.global_step,
         "train_seconds": round(trained, 3),
         "seconds": round(time.perf_counter() - started, 3),
-        "notes": built.notes + training.notes,
+        "notes": built.notes + training.notes + trainer.merge_notes(),
     }
 
 

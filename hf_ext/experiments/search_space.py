@@ -223,6 +223,7 @@ def _refuse_fixed(target: str, key: str, where: str) -> None:
         "data": target not in SEARCHED_DATA,
         "run": target not in SEARCHED_RUN,
         "training": target in FIXED_TRAINING,
+        "peft": target == "peft_merge",
     }
     if fixed.get(section, section in ("preflight", "monitors", "tracking")):
         raise ConfigurationError(

@@ -15,7 +15,10 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_ext.arguments import ModelArguments
+from hf_ext.data.labels import Task
 from hf_ext.data.loading import TextData
+from hf_ext.errors import ConfigurationError
 from hf_ext.evaluation.calibration import Calibration
 from hf_ext.evaluation.comparison import Comparison
 from hf_ext.evaluation.speed import compare_speed, model_cost
@@ -31,6 +34,8 @@ from hf_ext.export.exported_model import ExportedModel
 from hf_ext.export.graphs import export_onnx, export_torch
 from hf_ext.export.parity import PYTORCH, Parity, check_flips, check_shapes, compare_exports
 from hf_ext.export.quantization import quantize_onnx
+from hf_ext.models.adapters import is_adapted, merge_adapter
+from hf_ext.models.building import load_pretrained
 from hf_ext.run_record import check_output_dir, clear_output_dir
 
 
@@ -90,6 +95,33 @@ def published_folder(output_dir: Path, overwrite: bool) -> Iterator[Path]:
             os.replace(item, output_dir / item.name)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def load_to_export(
+    model_args: ModelArguments, task: Task
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list[str]]:
+    """
+    The model that is exported. An adapter is merged into its base model: exports know of no adapters.
+
+    Args:
+        model_args ([`ModelArguments`]): Name the model.
+        task ([`Task`]): Its own.
+
+    Returns:
+        `tuple`: The model, its tokenizer, and sentences for the reader of the results.
+
+    Raises:
+        ConfigurationError: If it is an adapter that cannot be merged.
+    """
+    model, tokenizer = load_pretrained(model_args, task, use_cpu=True)
+    if not is_adapted(model):
+        return model, tokenizer, []
+    try:
+        merged = merge_adapter(model)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{model_args.model_name_or_path} cannot be exported: {error}") from error
+    said = f"{model_args.model_name_or_path} is an adapter: what is exported is its base model with it merged in."
+    return merged, tokenizer, [said]
 
 
 def export_model(

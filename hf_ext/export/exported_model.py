@@ -13,14 +13,13 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_ext.data.labels import Task
+from hf_ext.data.labels import Task, task_of_config
 from hf_ext.errors import ConfigurationError, DataError
 from hf_ext.evaluation.calibration import CALIBRATION_FILE, Calibration
 from hf_ext.evaluation.predictions import Predictions
 from hf_ext.evaluation.speed import evaluating
 from hf_ext.export.arguments import ONNX, require_packages
 from hf_ext.export.graphs import ONNX_FILE, TORCH_FILE
-from hf_ext.results import task_of_config
 
 Texts = Sequence[str] | Sequence[tuple[str, str]]
 Inputs = dict[str, np.ndarray]

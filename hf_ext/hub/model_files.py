@@ -9,9 +9,9 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from hf_ext.errors import ConfigurationError
 from hf_ext.evaluation.calibration import CALIBRATION_FILE
+from hf_ext.models.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CLASSIFIER_CONFIG
 
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
-ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
     "vocab.txt", "vocab.json", "merges.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model",
@@ -19,7 +19,8 @@ TOKENIZER_FILES = (
 CARD = "README.md"
 # What belongs to a model if it is there.
 MODEL_FILES = (
-    "config.json", "generation_config.json", WEIGHTS, WEIGHTS_INDEX, ADAPTER, ADAPTER_CONFIG, CALIBRATION_FILE,
+    "config.json", "generation_config.json", WEIGHTS, WEIGHTS_INDEX, ADAPTER_WEIGHTS, ADAPTER_CONFIG,
+    CLASSIFIER_CONFIG, CALIBRATION_FILE,
     *TOKENIZER_FILES, CARD, "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE",
 )  # fmt: skip
 SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
@@ -105,10 +106,10 @@ def _weights(folder: Path) -> list[str]:
             if not (folder / shard).is_file():
                 raise ConfigurationError(f"{folder} has no {shard}, which {WEIGHTS_INDEX} names: weights are missing.")
         return shards
-    if not any((folder / name).is_file() for name in (WEIGHTS, ADAPTER)):
+    if not any((folder / name).is_file() for name in (WEIGHTS, ADAPTER_WEIGHTS)):
         raise ConfigurationError(
-            f"{folder} has no {WEIGHTS} (nor {ADAPTER}). Weights in another form (pickle) are not pushed: load the "
-            "model and save it again with save_pretrained."
+            f"{folder} has no {WEIGHTS} (nor {ADAPTER_WEIGHTS}). Weights in another form (pickle) are not pushed: load "
+            "the model and save it again with save_pretrained."
         )
     return []
 

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from hf_ext.errors import ConfigurationError
 from hf_ext.hub.model_files import model_files
 from hf_ext.hub.quoted_rows import QuotedRows, lines_of, strings_of
+from hf_ext.models.adapter_files import ADAPTER_CONFIG, is_local
 from hf_ext.secret_patterns import environment_secrets, find_secrets
 
 MAX_GIGABYTES = 5.0
@@ -22,6 +23,8 @@ ADVICE = {
     "training data": "Take the text out of the file, or publish the data on purpose, as a data set.",
     "no text": "Only safetensors and plain texts are pushed. Save the model again with save_pretrained.",
     "outside": "Only what lies in the folder is pushed. Put a copy there in place of the link.",
+    "base model": "Write its name on the Hub there (base_model_name_or_path), or train with --peft_merge true and push "
+    "the whole model.",
     "size": "Push it with recipes/push_to_hub.py and a larger --max_gigabytes, or make the model smaller.",
 }
 MAX_SHOWN = 10
@@ -33,12 +36,12 @@ class PushFinding:
     Why a folder must not be pushed as it is.
 
     Args:
-        kind (`str`): `"secret"`, `"training data"`, `"no text"`, `"outside"` or `"size"`.
+        kind (`str`): `"secret"`, `"training data"`, `"no text"`, `"outside"`, `"base model"` or `"size"`.
         place (`str`): File and line.
         message (`str`): What is there; never a secret itself.
     """
 
-    kind: Literal["secret", "training data", "no text", "outside", "size"]
+    kind: Literal["secret", "training data", "no text", "outside", "base model", "size"]
     place: str
     message: str
 
@@ -141,6 +144,11 @@ def plan_push(
     }
     for name, line in QuotedRows(parts).find(rows):
         findings.append(PushFinding("training data", f"{name}, line {line}", "it quotes a row of the data"))
+    if ADAPTER_CONFIG in texts:
+        base = json.loads(texts[ADAPTER_CONFIG]).get("base_model_name_or_path") or ""
+        if not base or is_local(base):
+            what = f"a folder of this machine ({base}) as the adapter's" if base else "no"
+            findings.append(PushFinding("base model", ADAPTER_CONFIG, f"it names {what} base model"))
     files = {name: (folder / name).stat().st_size for name in names}
     plan = PushPlan(folder, files, left_out, findings)
     if plan.size > max_gigabytes * 1e9:

@@ -1,7 +1,7 @@
 """From arguments (and, for the TextCNN, the training texts) to a model and its tokenizer."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -9,8 +9,10 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from hf_ext.arguments import ModelArguments
-from hf_ext.data.labels import Task
+from hf_ext.data.labels import Task, task_of_config
 from hf_ext.errors import ConfigurationError
+from hf_ext.models.adapter_files import find_adapter
+from hf_ext.models.adapters import is_adapted, is_mergeable, merge_adapter
 from hf_ext.models.configuration_textcnn import TextCNNConfig
 from hf_ext.models.modeling_textcnn import TextCNNForSequenceClassification
 from hf_ext.models.word_tokenizer import build_word_tokenizer, load_word_vectors
@@ -120,7 +122,7 @@ def build_textcnn(model_args: ModelArguments, cnn_args: TextCNNArguments, task: 
 
 def load_pretrained(model_args: ModelArguments, task: Task, use_cpu: bool):
     """
-    A pretrained model with a head for `task`, and its tokenizer.
+    A pretrained model with a head for `task`, and its tokenizer. Of a saved adapter: the adapter on its base model.
 
     Args:
         model_args ([`ModelArguments`]): What to load, and what it should be like.
@@ -133,19 +135,37 @@ def load_pretrained(model_args: ModelArguments, task: Task, use_cpu: bool):
     Raises:
         ConfigurationError: If a directory has no weights, or the model is not what the arguments say.
     """
+    model, tokenizer, _ = load_with_new_parameters(model_args, task, use_cpu)
+    return model, tokenizer
+
+
+def load_with_new_parameters(model_args: ModelArguments, task: Task, use_cpu: bool):
+    """
+    [`load_pretrained`], and the names of the parameters that the pretrained weights did not have.
+
+    Args:
+        model_args, task, use_cpu: As [`load_pretrained`].
+
+    Returns:
+        `tuple`: The model, the tokenizer and a sorted list.
+    """
     config = load_config(model_args)
+    adapter = find_adapter(model_args.model_name_or_path, **_found_by(model_args))
     overrides = _checked_overrides(model_args, config)
     for name, value in {**overrides, **_label_config(task)}.items():
         setattr(config, name, value)
-    kwargs = _hub_kwargs(model_args)
+    name, kwargs = model_args.model_name_or_path, _hub_kwargs(model_args)
+    if adapter is not None:
+        name, kwargs = adapter.base, {**kwargs, "revision": adapter.base_revision or "main"}
     attention = model_args.attn_implementation or ("eager" if use_cpu else None)
     tokenizer = load_tokenizer(model_args.tokenizer_name or model_args.model_name_or_path, model_args)
     try:
-        model = AutoModelForSequenceClassification.from_pretrained(
-            model_args.model_name_or_path,
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            name,
             config=config,
             ignore_mismatched_sizes=model_args.ignore_mismatched_sizes,
             dtype="float32",
+            output_loading_info=True,
             **({"attn_implementation": attention} if attention else {}),
             **kwargs,
         )
@@ -168,6 +188,30 @@ def load_pretrained(model_args: ModelArguments, task: Task, use_cpu: bool):
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.config.pad_token_id = tokenizer.pad_token_id
+    # A head of another size is a new one.
+    new = sorted({*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])})
+    return (model if adapter is None else adapter.put_on(model, new)), tokenizer, new
+
+
+def load_classifier(model_args: ModelArguments, merge: bool = True):
+    """
+    A saved classifier as it is, and its tokenizer.
+
+    Args:
+        model_args ([`ModelArguments`]): What to load.
+        merge (`bool`, *optional*, defaults to `True`): Whether an adapter is worked into the weights of its base model,
+            where its method can be.
+
+    Returns:
+        `tuple`: The model, with its own classes, and the tokenizer.
+
+    Raises:
+        ConfigurationError: As [`load_pretrained`].
+    """
+    model, tokenizer = load_pretrained(model_args, task_of_config(load_config(model_args)), use_cpu=True)
+    if merge and is_adapted(model) and is_mergeable(model.active_peft_config):
+        model = merge_adapter(model)
+        model.name_or_path = model_args.model_name_or_path
     return model, tokenizer
 
 
@@ -185,6 +229,13 @@ def load_config(model_args: ModelArguments):
             f"{name} is a single file of weights, which does not say what model it belongs to. Pass the directory that "
             "save_pretrained (or a recipe's output_dir) wrote: config.json, model.safetensors and the tokenizer."
         )
+    adapter = find_adapter(name, **_found_by(model_args))
+    if adapter is not None:
+        base = replace(model_args, model_name_or_path=adapter.base, model_revision=adapter.base_revision or "main")
+        config = adapter.complete(load_config(base))
+        if not adapter.classifier and model_args.num_labels is not None:
+            config.num_labels = model_args.num_labels
+        return config
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ConfigurationError(f"{folder} has no config.json: it is not the directory of a saved model.")
@@ -225,6 +276,10 @@ def _hub_kwargs(model_args: ModelArguments) -> dict:
         "token": model_args.token,
         "trust_remote_code": model_args.trust_remote_code,
     }
+
+
+def _found_by(model_args: ModelArguments) -> dict:
+    return {"revision": model_args.model_revision, "token": model_args.token, "cache_dir": model_args.cache_dir}
 
 
 def _label_config(task: Task) -> dict:

@@ -9,6 +9,8 @@ from hf_ext.arguments import ModelArguments
 from hf_ext.data.labels import Task
 from hf_ext.errors import ConfigurationError
 from hf_ext.evaluation.calibration import CALIBRATION_FILE, Calibration
+from hf_ext.models.adapter_files import find_adapter
+from hf_ext.models.building import load_classifier
 
 HUB_KWARGS = ("revision", "token", "cache_dir")
 
@@ -58,16 +60,21 @@ def load_pipeline(model: str | Path, **kwargs: Any):
 
     from hf_ext.models.calibrated_pipeline import CalibratedTextClassificationPipeline
 
-    hub = {name: kwargs[name] for name in HUB_KWARGS if name in kwargs}
+    hub, whole = {name: kwargs[name] for name in HUB_KWARGS if name in kwargs}, None
     path = _find(str(model), **hub)
     if path is None:
         raise ConfigurationError(
             f"{model} has no {CALIBRATION_FILE}: it was not calibrated (run_classification.py --calibrate true). "
             'transformers.pipeline("text-classification", model=...) loads it as it is.'
         )
+    if find_adapter(str(model), **hub) is not None:
+        # The library knows an adapter's classes by number only.
+        named = {{"revision": "model_revision"}.get(name, name): value for name, value in hub.items()}
+        whole, tokenizer = load_classifier(ModelArguments(model_name_or_path=str(model), **named))
+        kwargs = {"tokenizer": tokenizer, **kwargs}
     return pipeline(
         "text-classification",
-        model=str(model),
+        model=str(model) if whole is None else whole,
         pipeline_class=CalibratedTextClassificationPipeline,
         calibration=path,
         **{"truncation": True, **kwargs},

@@ -17,7 +17,8 @@ from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 from hf_ext.arguments import ModelArguments
 from hf_ext.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from hf_ext.errors import ConfigurationError, DataError
-from hf_ext.models.building import LONGEST_TEXT, OFFSET_POSITIONS, load_config, load_tokenizer
+from hf_ext.models.adapter_files import find_adapter
+from hf_ext.models.building import LONGEST_TEXT, OFFSET_POSITIONS, load_classifier, load_config, load_tokenizer
 
 Texts = list[str] | list[tuple[str, str]]
 Encoded = list[dict[str, list[int]]]
@@ -204,7 +205,10 @@ def _load_model(model: Any, name: str, trust_remote_code: bool) -> PreTrainedMod
         if type(model) is MODEL_MAPPING.get(type(model.config), None):
             raise ConfigurationError(f"The teacher {name} is a {type(model).__name__}, which {NO_HEAD}")
         return model
-    config = load_config(ModelArguments(model_name_or_path=name, trust_remote_code=trust_remote_code))
+    model_args = ModelArguments(model_name_or_path=name, trust_remote_code=trust_remote_code)
+    if find_adapter(name) is not None:
+        return load_classifier(model_args)[0]
+    config = load_config(model_args)
     try:
         loaded, info = AutoModelForSequenceClassification.from_pretrained(
             name, config=config, dtype="auto", output_loading_info=True, trust_remote_code=trust_remote_code

@@ -16,6 +16,7 @@ from hf_ext.lr_schedules import OWN_SCHEDULES
 from hf_ext.optimizers import SparseAdamW, clip_mixed_grad_norm_, large_embeddings
 from hf_ext.trainers.class_loss import make_class_loss
 from hf_ext.trainers.launched import join_processes, refuse_sharding
+from hf_ext.trainers.merging import check_merging, merge_trained
 from hf_ext.trainers.parameter_groups import scaled_groups, trainable_groups
 from hf_ext.trainers.rank_rows import leave_own_rows, stream_dataloader
 from hf_ext.trainers.safe import SafeTrainer
@@ -68,6 +69,9 @@ class ExtendedTrainer(SafeTrainer):
             rows; see [`resolve_class_weights`]. The loss of a step stays a mean over its rows.
         focal_gamma (`float`, *optional*, defaults to 0.0):
             Lets rows that are right already count less; see [`hard_target_loss`].
+        merge_adapter (`bool`, *optional*, defaults to `False`):
+            When training ends, work the adapter of the model (PEFT; see [`add_adapter`]) into its weights: `model` is a
+            plain one then, and saved as such. Checkpoints hold the adapter alone.
         nonfinite (`str`, *optional*, defaults to `"raise"`):
             What to do when a loss or gradient is NaN or infinite, before the optimizer steps: `"raise"`
             [`NonFiniteError`]; `"skip"` the step; `"roll_back"` to the last checkpoint, with a lower learning rate.
@@ -103,6 +107,7 @@ class ExtendedTrainer(SafeTrainer):
         sparse_embeddings: bool | None = None,
         class_weights: str | list[float] | dict[str, float] | None = None,
         focal_gamma: float = 0.0,
+        merge_adapter: bool = False,
         **kwargs,
     ):
         with warnings.catch_warnings():
@@ -120,6 +125,9 @@ class ExtendedTrainer(SafeTrainer):
         if hasattr(self.data_collator, "set_epoch"):
             self.add_callback(_EpochTeller(self.data_collator))
         self.sparse_embeddings = sparse_embeddings
+        if merge_adapter:
+            check_merging(self.model)
+        self.merge_adapter, self._merge_note = merge_adapter, None
         self._made_optimizer = False
         self._sparse_modules = []
         self._group_rates = {}
@@ -376,15 +384,24 @@ class ExtendedTrainer(SafeTrainer):
             refuse_sharding(self)
         for callback in self._extension_callbacks():
             callback.asked = True
+        if self.merge_adapter:
+            check_merging(self.model)
         self._expect_unused_parameters()
         try:
-            return super().train(*args, **kwargs)
+            output = super().train(*args, **kwargs)
         finally:
             # The model may go on to an optimizer that refuses sparse gradients.
             for module in self._sparse_modules:
                 module.sparse = False
             for callback in self._extension_callbacks():
                 callback.release()
+        if self.merge_adapter:
+            self._merge_note = merge_trained(self)
+        return output
+
+    def merge_notes(self) -> list[str]:
+        """What a reader of the results has to know of a merged adapter."""
+        return [] if self._merge_note is None else [self._merge_note]
 
     def _expect_unused_parameters(self) -> None:
         if self._freezes_parameters() and self.args.ddp_find_unused_parameters is None:

@@ -13,6 +13,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoin
 from hf_ext.hub.push import check_strategy
 from hf_ext.inspection import parameter_counts
 from hf_ext.lost_process import LostProcessError, is_lost_process, lost_process
+from hf_ext.models.adapter_files import adapter_saved
 from hf_ext.tracking import guard_trackers
 from hf_ext.trainers.batch_parts import BatchParts, batch_parts, batch_rows, is_out_of_memory
 from hf_ext.trainers.batch_rows import rows_of_step
@@ -190,7 +191,8 @@ class SafeTrainer(Trainer):
     # ---- Hub ----
 
     def _save(self, output_dir=None, state_dict=None):
-        with without_token(self.args):
+        folder = self.args.output_dir if output_dir is None else output_dir
+        with without_token(self.args), adapter_saved(self.model, folder, self.args.should_save):
             super()._save(output_dir, state_dict)
 
     def _push_from_checkpoint(self, checkpoint_folder):

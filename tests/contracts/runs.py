@@ -187,6 +187,7 @@ def run(case: Case) -> dict:
         "loss": [log["loss"] for log in logs],
         "grad_norm": [log["grad_norm"] for log in logs],
         "logs": logs,
+        "evaluations": [log["eval_loss"] for log in trainer.state.log_history if "eval_loss" in log],
         "eval_loss": trainer.evaluate()["eval_loss"],
         "weights": {name: value.clone() for name, value in trainer.model.state_dict().items()},
         "batches": seen,

@@ -6,7 +6,13 @@ from concurrent.futures import Future
 import pytest
 import torch
 from datasets import Dataset
-from transformers import DataCollatorWithPadding, TrainingArguments
+from peft import LoraConfig
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    DataCollatorWithPadding,
+    TrainingArguments,
+)
 
 from hf_ext import (
     ConfigurationError,
@@ -14,6 +20,7 @@ from hf_ext import (
     PushError,
     TextCNNConfig,
     TextCNNForSequenceClassification,
+    add_adapter,
     build_word_tokenizer,
     tokenize_dataset,
 )
@@ -133,3 +140,26 @@ def test_checkpoints_are_not_published(hub, make, strategy):
     with pytest.raises(ConfigurationError, match=f"hub_strategy is {strategy}, which publishes optimizer"):
         make(hub_strategy=strategy)
     assert hub.requests == []
+
+
+def test_the_card_of_an_adapter_names_its_library(hub, make, tmp_path):
+    trainer = make()
+    config = BertConfig(
+        vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, num_labels=2
+    )
+    model = BertForSequenceClassification(config)
+    model.name_or_path = "me/tiny-bert"
+    trainer = ExtendedTrainer(
+        model=add_adapter(model, LoraConfig(r=2)),
+        args=trainer.args,
+        train_dataset=trainer.train_dataset,
+        processing_class=trainer.processing_class,
+        data_collator=trainer.data_collator,
+    )
+    trainer.train()
+    trainer.push_to_hub()
+    files = hub.repositories["me/cnn"].head[1]
+    assert {"adapter_config.json", "adapter_model.safetensors", "classifier_config.json"} < set(files)
+    assert "model.safetensors" not in files
+    assert b"library_name: peft" in files["README.md"]
+    assert str(tmp_path).encode() not in b"".join(files.values())
