@@ -1,5 +1,6 @@
 """Errors that a user can mend, and how a recipe shows them."""
 
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,14 +22,41 @@ class PushError(UsageError):
     """The Hub did not take a model, which is whole on disk."""
 
 
+class StorageError(UsageError):
+    """A file could not be written, because the disk is full or for another reason that lies outside of the program."""
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C has ended a training after a step; the message says which checkpoint was saved and how to go on."""
+
+    status = 128 + signal.SIGINT
+
+
+class TrainingTerminated(SystemExit):
+    """As [`TrainingInterrupted`], after SIGTERM."""
+
+    status = 128 + signal.SIGTERM
+
+    def __init__(self, message: str):
+        super().__init__(message)
+        # What a program ends with that does not catch this.
+        self.code = self.status
+
+
 @contextmanager
 def readable_errors(program: str) -> Iterator[None]:
-    """Print a [`UsageError`] as one message without a traceback and leave with status 2; Ctrl-C with status 130."""
+    """
+    Print a [`UsageError`] as one message without a traceback and leave with status 2; after Ctrl-C with status 130, and
+    after a SIGTERM that ended a training with 143.
+    """
     try:
         yield
     except UsageError as error:
         print(f"{program}: error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(2) from None
+    except (TrainingInterrupted, TrainingTerminated) as error:
+        # The trainer has said how to go on.
+        raise SystemExit(error.status) from None
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr, flush=True)
         raise SystemExit(130) from None

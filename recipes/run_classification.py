@@ -14,6 +14,7 @@
     accelerate launch recipes/run_classification.py configs/quickstart.json --class_weights balanced \\
         --calibrate true --threshold_objective f1 --output_dir outputs/calibrated
     accelerate launch recipes/run_classification.py configs/quickstart.json --push_to_hub true --hub_model_id me/films
+    accelerate launch recipes/run_classification.py outputs/cnn/run.json    # once more, into outputs/cnn_repeat
 
 JSON and YAML files are merged from left to right; flags win. Without --do_train, --do_eval or --do_predict, all that
 the data allows is done. output_dir then holds the model, predictions, results, report.html and run.json.
@@ -41,27 +42,30 @@ from hf_ext import (
     check_target,
     check_training_arguments,
     check_watched_metrics,
-    clear_output_dir,
     complete_training_values,
     find_calibration,
     load_config,
     load_text_data,
     model_cost,
+    open_output_dir,
+    own_folders,
     parse_arguments,
     predict_splits,
     push_folder,
     readable_errors,
+    repeat_notes,
     resume_point,
     show_dry_run,
-    start_training_log,
     take_target,
     task_of_config,
+    weights_digest,
     with_scores,
     write_preflight,
     write_results,
 )
 
 
+@own_folders()
 def main(argv: list[str]) -> None:
     parsed = parse_arguments(
         TRAINING_SETTINGS.values(), argv, __doc__, complete=complete_training_values, others=ALL_SETTINGS.values()
@@ -73,10 +77,9 @@ def main(argv: list[str]) -> None:
     tracking = settings["tracking"].set_up(training_args)
     check_training_arguments(training_args)
     target = take_target(training_args)
-    checkpoint = resume_point(training_args)
-    output_dir = check_output_dir(
-        training_args.output_dir, run_args.overwrite, checkpoint, model_args.model_name_or_path
-    )
+    resume, checkpoint = resume_point(training_args)
+    held = (checkpoint or training_args.output_dir) if resume else None
+    output_dir = check_output_dir(training_args.output_dir, run_args.overwrite, held, model_args.model_name_or_path)
     trained_task = None
     if model_args.model_name_or_path is not None:
         config = load_config(model_args)
@@ -102,13 +105,15 @@ def main(argv: list[str]) -> None:
         notes += calibration_notes(saved, model_args.model_name_or_path)
     record.add(data=given.fingerprint(), notes=notes)
     if training_args.do_train:
-        check_same_run(checkpoint, record.facts["arguments"], record.facts["data"], run_args.allow_changed_unfreezing)
+        begun = (checkpoint or str(output_dir / "run")) if resume else None
+        check_same_run(begun, record.facts["arguments"], record.facts["data"], run_args.allow_changed_unfreezing)
 
     if target is not None and PartialState().is_main_process:
         target = check_target(target)
     built = build_classifier(settings, given)
     notes += built.notes
-    record.add(model=model_cost(built.model))
+    record.add(model=model_cost(built.model), initial_weights=weights_digest(built.model))
+    notes += repeat_notes(argv, record, output_dir)
     findings = check_data(settings["preflight"], given, built.tokenizer)
     if run_args.dry_run:
         show_dry_run(record, built.data, notes, findings)
@@ -123,9 +128,7 @@ def main(argv: list[str]) -> None:
     record.facts["arguments"]["training"]["learning_rate"] = training_args.learning_rate
 
     def begin() -> None:
-        if run_args.overwrite and checkpoint is None:
-            clear_output_dir(output_dir)
-        start_training_log(output_dir)
+        open_output_dir(output_dir, run_args.overwrite, resume)
         if training_args.do_train:
             record.write(output_dir)
         write_preflight(output_dir, findings)

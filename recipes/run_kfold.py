@@ -29,17 +29,19 @@ from hf_ext import (
     check_kfold_dir,
     check_same_plan,
     check_training_arguments,
-    clear_output_dir,
     complete_kfold_values,
     describe_folds,
     load_text_data,
     make_fold_plan,
+    open_output_dir,
     open_storage,
+    own_folders,
     parse_arguments,
     plan_folds,
     readable_errors,
     rehearse_fold,
     remove_unfinished,
+    repeat_notes,
     show_dry_run,
     start_training_log,
     train_here,
@@ -49,6 +51,7 @@ from hf_ext import (
 )
 
 
+@own_folders()
 def main(argv: list[str]) -> None:
     parsed = parse_arguments(
         KFOLD_SETTINGS.values(), argv, __doc__, complete=complete_kfold_values, others=ALL_SETTINGS.values()
@@ -68,6 +71,7 @@ def main(argv: list[str]) -> None:
     notes = data.notes + describe_folds(run) + tracking
     notes += training_args.precision_notes(run_args.mixed_precision)
     record.add(data=data.fingerprint(), notes=notes)
+    notes += repeat_notes(argv, record, output_dir)
     plan = make_fold_plan(run, record.facts["data"]["train"])
     if resume:
         check_same_plan(output_dir, plan)
@@ -85,9 +89,11 @@ def main(argv: list[str]) -> None:
     PartialState().wait_for_everyone()
     identity = None
     if training_args.should_save:
-        if run_args.overwrite and not resume:
-            clear_output_dir(output_dir)
-        start_training_log(output_dir)
+        if storage is None:
+            open_output_dir(output_dir, run_args.overwrite, resume)
+        else:
+            # Several machines write there.
+            start_training_log(output_dir)
         identity = begin_plan(output_dir, plan)
         record.write(output_dir)
         write_preflight(output_dir, findings)

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from accelerate.utils import gather_object
 from accelerate.utils.memory import clear_device_cache
-from transformers import Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_ext.hub.push import check_strategy
@@ -17,10 +16,11 @@ from hf_ext.trainers.batch_parts import BatchParts, batch_parts, batch_rows, is_
 from hf_ext.trainers.batch_rows import rows_of_step
 from hf_ext.trainers.nonfinite import BUDGET, FACTOR, NonFiniteError, NonFiniteGuard, RollBack
 from hf_ext.trainers.pushing import push_finished_model, without_token
+from hf_ext.trainers.resumable import ResumableTrainer
 from hf_ext.trainers.step_statistics import StepStatistics
 
 
-class SafeTrainer(Trainer):
+class SafeTrainer(ResumableTrainer):
     """
     The part of [`ExtendedTrainer`] that watches over a run, apart from the techniques.
 
