@@ -44,10 +44,14 @@ class TrainingTerminated(SystemExit):
 
 
 @contextmanager
-def readable_errors(program: str) -> Iterator[None]:
+def readable_errors(program: str, again: str = "") -> Iterator[None]:
     """
     Print a [`UsageError`] as one message without a traceback and leave with status 2; after Ctrl-C with status 130, and
     after a SIGTERM that ended a training with 143.
+
+    Args:
+        program (`str`): What the message begins with.
+        again (`str`, *optional*, defaults to `""`): How to go on after a Ctrl-C, where no checkpoint says it.
     """
     try:
         yield
@@ -58,5 +62,5 @@ def readable_errors(program: str) -> Iterator[None]:
         # The trainer has said how to go on.
         raise SystemExit(error.status) from None
     except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr, flush=True)
+        print(f"{program}: interrupted{f'; {again}' if again else ''}", file=sys.stderr, flush=True)
         raise SystemExit(130) from None

@@ -32,7 +32,7 @@ def repeat_notes(argv: list[str], record: RunRecord, output_dir: Path) -> list[s
         `list[str]`: What a reader of the results has to know; nothing for a run that repeats none.
 
     Raises:
-        ConfigurationError: If it is given more than one.
+        ConfigurationError: If it is given more than one, or one of another recipe.
     """
     files, _ = split_files(argv, ("--args",))
     recorded = [(path, content) for path in files if is_run_record(content := read_configuration(path))]
@@ -42,6 +42,9 @@ def repeat_notes(argv: list[str], record: RunRecord, output_dir: Path) -> list[s
         names = ", ".join(str(path) for path, _ in recorded)
         raise ConfigurationError(f"{names}: a run can repeat one run only.")
     path, content = recorded[0]
+    recipe, own = content["command"][0], record.facts["command"][0]
+    if recipe != own:
+        raise ConfigurationError(f"{path} records a run of {recipe}, which {own} cannot repeat. Give it to {recipe}.")
     found = differences(content, record.facts, path)
     record.add(repeats={"run": str(path), "differences": found})
     if PartialState().is_main_process:

@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
@@ -22,7 +22,7 @@ LOCK = ".run.lock"
 ATTEMPTS, PAUSE_S = 10, 0.05
 # What file systems say that cannot lock.
 CANNOT_LOCK = (errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK)
-_held: dict[Path, TextIO] = {}
+_held: dict[Path, tuple[TextIO, ExitStack]] = {}
 
 
 def check_free(folder: Path) -> None:
@@ -44,12 +44,15 @@ def check_free(folder: Path) -> None:
             raise ConfigurationError(_held_by(folder, file))
 
 
-def lock_folder(folder: Path) -> None:
+def lock_folder(folder: Path) -> ExitStack:
     """
     Keep other runs out of a folder until this process ends, in whatever way, or leaves [`own_folders`].
 
     Args:
         folder (`Path`): It is made if it is not there.
+
+    Returns:
+        `contextlib.ExitStack`: What else is to be ended with it.
 
     Raises:
         ConfigurationError: As [`check_free`].
@@ -57,7 +60,7 @@ def lock_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = (folder / LOCK).resolve()
     if path in _held:
-        return
+        return _held[path][1]
     while True:
         file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (it stays open)
         if not _locked_soon(file):
@@ -71,7 +74,8 @@ def lock_folder(folder: Path) -> None:
     file.truncate(0)
     json.dump({"pid": os.getpid(), "host": socket.gethostname(), "started": _now()}, file)
     file.flush()
-    _held[path] = file
+    _held[path] = file, ExitStack()
+    return _held[path][1]
 
 
 @contextmanager
@@ -82,8 +86,10 @@ def own_folders() -> Iterator[None]:
         yield
     finally:
         for path in set(_held) - before:
+            file, others = _held.pop(path)
+            others.close()
             path.unlink(missing_ok=True)
-            _held.pop(path).close()
+            file.close()
 
 
 # ---- Inside ----
@@ -135,7 +141,7 @@ def _now() -> str:
 
 def _release_in_child() -> None:
     # The lock is the parent's. One that the child kept open would outlive it.
-    for file in _held.values():
+    for file, _ in _held.values():
         file.close()
     _held.clear()
 

@@ -124,12 +124,12 @@ def open_output_dir(path: Path, overwrite: bool, resume: bool = False) -> None:
     Raises:
         ConfigurationError: If another run is writing to it, or has since it was checked.
     """
-    lock_folder(path)
+    held = lock_folder(path)
     if overwrite and not resume:
         clear_output_dir(path)
     elif not resume:
         _refuse_held(path)
-    start_training_log(path)
+    held.callback(_end_log, start_training_log(path))
 
 
 def clear_output_dir(path: Path) -> None:
@@ -150,14 +150,15 @@ def parts_of(path: Path) -> list[Path]:
     return [*(path / part for part in PARTS), *tasks]
 
 
-def start_training_log(path: Path) -> None:
-    """Write what the loggers say to `path/training.log` too, and what they warn of to the screen."""
+def start_training_log(path: Path) -> logging.Handler:
+    """Write what the loggers say to `path/training.log` too, and warnings to the screen; the handler of the file."""
     path.mkdir(parents=True, exist_ok=True)
-    _add_log(path / "training.log")
+    handler = _add_log(path / "training.log")
     # With the file's, the logger has a handler, and Python shows no warnings by itself any more.
     own = logging.getLogger("hf_ext")
     if not any(isinstance(handler, _Screen) for handler in own.handlers):
         own.addHandler(_Screen())
+    return handler
 
 
 @contextmanager
@@ -176,9 +177,7 @@ def training_log(path: Path, wanted: bool = True) -> Iterator[None]:
     try:
         yield
     finally:
-        for name in LOGGERS:
-            logging.getLogger(name).removeHandler(handler)
-        handler.close()
+        _end_log(handler)
 
 
 class StartOfRun(TrainerCallback):
@@ -291,6 +290,12 @@ def _add_log(path: Path) -> logging.Handler:
         logging.getLogger(name).addHandler(handler)
     logging.getLogger("hf_ext").setLevel(logging.INFO)
     return handler
+
+
+def _end_log(handler: logging.Handler) -> None:
+    for name in LOGGERS:
+        logging.getLogger(name).removeHandler(handler)
+    handler.close()
 
 
 def _refuse_held(path: Path) -> None:

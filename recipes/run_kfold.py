@@ -118,5 +118,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    with readable_errors("run_kfold.py"):
+    with readable_errors("run_kfold.py", "go on with the same command and --resume_from_checkpoint true"):
         main(sys.argv[1:])

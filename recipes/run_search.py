@@ -124,5 +124,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    with readable_errors("run_search.py"):
+    with readable_errors("run_search.py", "the same command goes on"):
         main(sys.argv[1:])

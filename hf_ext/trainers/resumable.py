@@ -53,9 +53,6 @@ class ResumableTrainer(Trainer):
             resume_from_checkpoint = self._newest_checkpoint()
         if resume_from_checkpoint:
             check_resumable(Path(resume_from_checkpoint), self.args.world_size)
-        if self.args.should_save:
-            for name in clear_partial(Path(self.args.output_dir)):
-                logger.warning("%s/%s, which was not whole, is removed.", self.args.output_dir, name)
         self._saved_step, self._met_step = -1, -1
         goes_on_from_checkpoints = self.args.save_strategy != SaveStrategy.NO and not self.args.save_only_model
         with self._interrupts.watching(goes_on_from_checkpoints):
@@ -85,6 +82,10 @@ class ResumableTrainer(Trainer):
     # ---- Steps ----
 
     def _run_epoch(self, model, *args, trial=None, **kwargs):
+        if self._met_step < 0 and self.args.should_save:
+            # Not before: until training begins, the folder may be another run's.
+            for name in clear_partial(Path(self.args.output_dir)):
+                logger.warning("%s/%s, which was not whole, is removed.", self.args.output_dir, name)
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
         if self.control.should_training_stop:

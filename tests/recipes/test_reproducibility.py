@@ -11,8 +11,18 @@ import torch
 from safetensors.torch import load_file
 
 from hf_ext import (
+    ALL_SETTINGS,
+    DISTILLATION_SETTINGS,
+    KFOLD_SETTINGS,
+    MULTITASK_SETTINGS,
+    SEARCH_SETTINGS,
+    TRAINING_SETTINGS,
     RunRecord,
     check_output_dir,
+    complete_distillation_values,
+    complete_kfold_values,
+    complete_multitask_values,
+    complete_search_values,
     complete_training_values,
     open_output_dir,
     own_folders,
@@ -21,7 +31,6 @@ from hf_ext import (
 )
 from hf_ext.recorded_run import differences, repeated_settings
 from hf_ext.run_lock import LOCK, check_free, lock_folder
-from hf_ext.settings import ALL_SETTINGS, TRAINING_SETTINGS
 
 CNN = ["--model_type", "textcnn", "--embed_size", "16", "--num_filters", "8", "--learning_rate", "1e-2"]
 FAST = ["--num_train_epochs", "3", "--per_device_train_batch_size", "8", "--disable_tqdm", "true"]
@@ -93,29 +102,57 @@ def test_other_rows_versions_and_settings_are_said(run_classification, first, ou
     assert now["arguments"]["training"]["bf16"] is False
 
 
+TASKS = {"mood": {"train_file": "a.json", "weight": 0.5}, "topic": {"train_file": "b.csv", "validation_size": 0.0}}
+TEACHER = ["--teacher_name_or_path", "somewhere", "--train_file", "a.json"]
+
+
 @pytest.mark.parametrize(
-    ("model", "more"),
+    ("kinds", "complete", "flags"),
     [
-        (["--model_name_or_path", "somewhere"], {}),
-        (["--model_type", "textcnn"], {"eval_strategy": "no", "save_strategy": "no", "warmup_steps": 0.1}),
-        (["--model_type", "textcnn"], {"lr_scheduler_type": "slanted_triangular", "report_to": "tensorboard"}),
+        (TRAINING_SETTINGS, complete_training_values, ["--model_name_or_path", "somewhere", "--train_file", "a.json"]),
+        (
+            TRAINING_SETTINGS,
+            complete_training_values,
+            [*CNN, "--train_file", "a.json", "--eval_strategy", "no", "--save_strategy", "no", "--warmup_steps", "0.1"],
+        ),
+        (
+            TRAINING_SETTINGS,
+            complete_training_values,
+            [*CNN, "--train_file", "a.json", "--lr_scheduler_type", "slanted_triangular", "--report_to", "tensorboard"],
+        ),
+        (DISTILLATION_SETTINGS, complete_distillation_values, [*CNN, *TEACHER, "--temperature", "3"]),
+        (MULTITASK_SETTINGS, complete_multitask_values, [*CNN, "--tasks", json.dumps(TASKS), "--max_seq_length", "9"]),
+        (
+            KFOLD_SETTINGS,
+            complete_kfold_values,
+            [*CNN[:-2], "--learning_rate", "auto", "--train_file", "a.json", "--num_folds", "3"],
+        ),
+        (
+            SEARCH_SETTINGS,
+            complete_search_values,
+            [*CNN, "--train_file", "a.json", "--search_space", '{"learning_rate": [1e-4, 1e-3]}'],
+        ),
     ],
 )
-def test_every_recorded_value_comes_back(tmp_path, model, more):
-    flags = [word for name, value in more.items() for word in (f"--{name}", str(value))]
-    argv = [*model, "--train_file", "a.json", *flags, "--output_dir", str(tmp_path / "out"), "--use_cpu", "true"]
-    recorded, path = None, tmp_path / "out" / "run.json"
-    for words in (argv, [str(path)]):
-        parsed = parse_arguments(
-            TRAINING_SETTINGS.values(), words, "", complete=complete_training_values, others=ALL_SETTINGS.values()
-        )
-        record = RunRecord(words, dict(zip(TRAINING_SETTINGS, parsed, strict=True)))
-        if recorded is None:
-            path.parent.mkdir()
-            record.write(path.parent)
-            recorded = json.loads(path.read_text())
-    assert not set(differences(recorded, record.facts, path)) - {"code"}
-    assert record.facts["arguments"]["training"]["output_dir"] == str(tmp_path / "out_repeat")
+def test_every_recorded_value_comes_back(tmp_path, kinds, complete, flags):
+    path = tmp_path / "out" / "run.json"
+    path.parent.mkdir()
+    records = []
+    for words in ([*flags, "--output_dir", str(tmp_path / "out"), "--overwrite"], [str(path)]):
+        parsed = parse_arguments(kinds.values(), words, "", complete=complete, others=ALL_SETTINGS.values())
+        records.append(RunRecord(words, dict(zip(kinds, parsed, strict=True))))
+        if len(records) == 1:
+            records[0].write(path.parent)
+    assert not set(differences(json.loads(path.read_text()), records[1].facts, path)) - {"code"}
+    arguments = [record.facts["arguments"] for record in records]
+    changed = {
+        f"{section}.{name}"
+        for section, values in arguments[0].items()
+        for name, value in values.items()
+        if arguments[1][section][name] != value
+    }
+    assert changed - {"run.mixed_precision"} == {"training.output_dir", "run.overwrite"}
+    assert arguments[1]["training"]["output_dir"] == str(tmp_path / "out_repeat")
 
 
 def test_what_is_published_or_continued_is_not_repeated(tmp_path):
@@ -138,6 +175,13 @@ def test_a_record_of_no_training_is_refused(tmp_path, run_classification):
     path.write_text(json.dumps({"command": ["run_comparison.py"], "arguments": {"comparison": {}}, "versions": {}}))
     with pytest.raises(ValueError, match=r"run.json records run_comparison.py, which trains nothing"):
         run_classification([str(path)])
+
+
+def test_the_record_of_another_recipe_is_refused(tmp_path, run_classification, write_data, first):
+    record = {**first, "command": ["run_kfold.py", "args.json"]}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"records a run of run_kfold.py, which .* cannot repeat"):
+        run_classification([str(tmp_path / "run.json")])
 
 
 def test_a_digest_tells_models_apart():
