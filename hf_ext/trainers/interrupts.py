@@ -21,7 +21,7 @@ class Interrupts:
 
     Attributes:
         is_watching (`bool`): Whether signals are noted, rather than doing what they did before.
-        received (`int`): The first signal that came, or 0.
+        received (`int`): The first signal that came and was not acted upon, or 0.
     """
 
     def __init__(self):
@@ -39,7 +39,7 @@ class Interrupts:
         if not wanted or self.is_watching or threading.current_thread() is not threading.main_thread():
             yield
             return
-        self.received, self._process = 0, os.getpid()
+        self._process = os.getpid()
         self._before = {
             number: before for number in WATCHED if (before := signal.getsignal(number)) not in (None, signal.SIG_IGN)
         }
@@ -81,7 +81,7 @@ class Interrupts:
         return int(accelerator.gather(own).max())
 
 
-def interruption(number: int, step: int, steps: int, checkpoint: Path) -> BaseException:
+def interruption(number: int, step: int, steps: int, checkpoint: Path | None) -> BaseException:
     """
     What ends a training after a signal.
 
@@ -89,14 +89,16 @@ def interruption(number: int, step: int, steps: int, checkpoint: Path) -> BaseEx
         number (`int`): The signal.
         step (`int`): The last optimizer step that was made.
         steps (`int`): How many there are.
-        checkpoint (`Path`): That of this step.
+        checkpoint (`Path`, *optional*): That of this step, or the last one of a training that was over.
 
     Returns:
         [`TrainingInterrupted`] or [`TrainingTerminated`]
     """
     kind = TrainingInterrupted if number == signal.SIGINT else TrainingTerminated
+    ended = f"{signal.Signals(number).name} has ended the training after step {step} of {steps}"
+    if checkpoint is None:
+        return kind(f"{ended}; it was over, and has no checkpoint.")
     return kind(
-        f"{signal.Signals(number).name} has ended the training after step {step} of {steps}; {checkpoint} is saved. Go "
-        "on with the same command and --resume_from_checkpoint true (in Python: "
+        f"{ended}; {checkpoint} is saved. Go on with the same command and --resume_from_checkpoint true (in Python: "
         f"trainer.train(resume_from_checkpoint={str(checkpoint)!r}))."
     )

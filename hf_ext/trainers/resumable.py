@@ -45,7 +45,8 @@ class ResumableTrainer(Trainer):
 
     def __init__(self, *args, **kwargs):
         self._interrupts = Interrupts()
-        self._is_saving, self._saved_step, self._met_step = False, -1, -1
+        self._is_saving, self._met_step = False, -1
+        self._last_saved: Path | None = None
         super().__init__(*args, **kwargs)
 
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
@@ -53,26 +54,24 @@ class ResumableTrainer(Trainer):
             resume_from_checkpoint = self._newest_checkpoint()
         if resume_from_checkpoint:
             check_resumable(Path(resume_from_checkpoint), self.args.world_size)
-        self._saved_step, self._met_step = -1, -1
+        self._met_step, self._last_saved = -1, Path(resume_from_checkpoint) if resume_from_checkpoint else None
         goes_on_from_checkpoints = self.args.save_strategy != SaveStrategy.NO and not self.args.save_only_model
         with self._interrupts.watching(goes_on_from_checkpoints):
             result = super().train(resume_from_checkpoint, *args, **kwargs)
-            number, last = self._interrupts.agreed(self.accelerator), self._newest_checkpoint(required=False)
-            if number and last is not None:
-                self._interrupt(number, Path(last))
+            if number := self._interrupts.agreed(self.accelerator):
+                self._interrupt(number, self._last_saved)
         return result
 
-    def _interrupt(self, number: int, checkpoint: Path) -> None:
+    def _interrupt(self, number: int, checkpoint: Path | None) -> None:
+        self._interrupts.received = 0
         error = interruption(number, self.state.global_step, self.state.max_steps, checkpoint)
         if self.is_world_process_zero():
             logger.warning("%s", error)
         raise error
 
-    def _newest_checkpoint(self, required: bool = True) -> str | None:
+    def _newest_checkpoint(self) -> str:
         folder = Path(self.args.output_dir)
         path, left_out = newest_whole_checkpoint(folder)
-        if not required:
-            return None if path is None else str(path)
         for other, reason in left_out.items():
             logger.warning("%s is left out: %s.", other, reason)
         if path is None:
@@ -112,12 +111,11 @@ class ResumableTrainer(Trainer):
         # A training that is over is brought to its end.
         if self.control.should_training_stop or not (number := self._interrupts.agreed(self.accelerator)):
             return
-        step = self.state.global_step
-        if self._saved_step != step:
+        path = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+        if self._last_saved != path:
             self._save_checkpoint(model, trial)
             self.control = self.callback_handler.on_save(self.args, self.state, self.control)
-        folder = Path(self._get_output_dir(trial))
-        self._interrupt(number, folder / f"checkpoint-{step}")
+        self._interrupt(number, path)
 
     def _init_training_state(self, max_steps, per_epoch, epochs, resume_from_checkpoint, trial):
         found = super()._init_training_state(max_steps, per_epoch, epochs, resume_from_checkpoint, trial)
@@ -166,7 +164,7 @@ class ResumableTrainer(Trainer):
             if self.accelerator.is_local_main_process and staged.is_dir():
                 # On a machine that does not share the first one's folder.
                 put_in_place(staged, Path(final))
-        self._saved_step = self.state.global_step
+        self._last_saved = Path(final)
         if self.args.should_save:
             best = self.state.best_model_checkpoint
             kept = {Path(final)} | ({Path(best)} if best is not None else set())

@@ -1,5 +1,6 @@
 """A training that is ended by a signal, a kill while it saves or a full disk goes on as if it had not been."""
 
+import json
 import os
 import resource
 import signal
@@ -124,6 +125,12 @@ class Failing(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == self.step:
             raise RuntimeError(f"in step {self.step}")
+
+
+def test_the_checkpoint_of_an_epochs_last_step_holds_its_evaluation(tmp_path):
+    train(case_of(tmp_path, save_steps=8, epochs=1, arguments=EVERY_EPOCH))
+    history = json.loads((tmp_path / "checkpoint-8/trainer_state.json").read_text())["log_history"]
+    assert [log["step"] for log in history if "eval_loss" in log] == [8]
 
 
 # ---- Runs that are over ----
