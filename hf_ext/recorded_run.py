@@ -1,6 +1,7 @@
 """What `run.json` says of a run, as settings that repeat it, and how a run differs from what it says."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ PRECISION = ("mixed_precision", "fp16", "bf16")
 NOT_REPEATED = {
     "training": ("output_dir", "resume_from_checkpoint", "push_to_hub"),
     "run": ("overwrite", "dry_run"),
-    "kfold": ("storage",),
+    "kfold": ("storage", "worker_timeout"),
     "search": ("storage",),
 }
+# Of a run of which no part can be left out.
+WHOLE = ("kfold", "search", "multitask", "distillation")
+RUN_PARTS = ("do_train", "do_eval", "do_predict")
 PARTS = ("data", "model", "settings", "versions", "code", "hardware")
 
 
@@ -46,7 +50,7 @@ def repeated_settings(record: dict[str, Any], path: Path) -> dict[str, dict[str,
             f"{path} records {' '.join(record['command'][:1])}, which trains nothing; only a training can be repeated."
         )
     settings = {
-        section: {name: value for name, value in values.items() if name not in NOT_REPEATED.get(section, ())}
+        section: {name: value for name, value in values.items() if name not in _not_repeated(section, arguments)}
         for section, values in arguments.items()
     }
     training = settings["training"]
@@ -86,7 +90,7 @@ def differences(record: dict[str, Any], facts: dict[str, Any], path: Path) -> di
         change
         for section, values in now["arguments"].items()
         if section in before
-        for change in _changed(before[section], values, f"{section}.", _is_of_this_run(section))
+        for change in _changed(before[section], values, f"{section}.", _of_this_run(section, now["arguments"]))
     ]
     if not found["code"] and now.get("code", {}).get("git_dirty"):
         found["code"] = ["the code has changes that are not committed, then and now; they may be others"]
@@ -105,9 +109,14 @@ def _beside(path: Path, recorded: str | None) -> Path:
     return folder.parent / f"{name}_repeat" if folder.name else folder.resolve().parent / f"{name}_repeat"
 
 
-def _is_of_this_run(section: str) -> tuple[str, ...]:
-    chosen = ("bf16", "fp16") if section == "training" else ()
-    return (*NOT_REPEATED.get(section, ()), *chosen)
+def _not_repeated(section: str, sections: Iterable[str]) -> tuple[str, ...]:
+    implied = RUN_PARTS if section == "training" and set(WHOLE) & set(sections) else ()
+    return (*NOT_REPEATED.get(section, ()), *implied)
+
+
+def _of_this_run(section: str, sections: Iterable[str]) -> tuple[str, ...]:
+    # The number format is compared as `mixed_precision`.
+    return (*_not_repeated(section, sections), *(("bf16", "fp16") if section == "training" else ()))
 
 
 def _unequal(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

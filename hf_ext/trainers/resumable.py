@@ -171,5 +171,8 @@ class ResumableTrainer(Trainer):
             rotate_checkpoints(Path(folder), self.args.save_total_limit, kept)
 
     def save_model(self, output_dir=None, _internal_call=False):
+        if self._is_saving:
+            super().save_model(output_dir, _internal_call)
+            return
         with storage_errors(Path(output_dir or self.args.output_dir) / "model.safetensors"):
             super().save_model(output_dir, _internal_call)
