@@ -133,6 +133,12 @@ def check_resumable(checkpoint: Path, world_size: int) -> None:
         )
 
 
+def discard(staged: Path) -> None:
+    """Remove what was written of a checkpoint that does not become one."""
+    shutil.rmtree(staged, ignore_errors=True)
+    _remove_if_empty(staged.parent)
+
+
 def put_in_place(staged: Path, final: Path) -> None:
     """Give a checkpoint that is written its name; one that had it goes."""
     old = None
@@ -255,7 +261,8 @@ def _storage_reason(error: Exception) -> str | None:
         found = re.search(r"I/?O ?[Ee]rror:? ?(.*?)(?: \(os error \d+\))?$", text)
         return (found[1] or text) if found else None
     # What torch.save says when a write fails.
-    return "a write failed" if "PytorchStreamWriter" in text or "inline_container" in text else None
+    said = ("PytorchStreamWriter", "inline_container", "iostream error")
+    return f"a write failed ({text.splitlines()[0]})" if any(word in text for word in said) else None
 
 
 def _size(path: Path) -> int:

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from hf_ext.checkpoints import (
     STATE,
     check_resumable,
     clear_partial,
+    discard,
     newest_whole_checkpoint,
     put_in_place,
     rotate_checkpoints,
@@ -141,7 +141,7 @@ class ResumableTrainer(Trainer):
                 yield
         except BaseException:
             if self.args.should_save:
-                shutil.rmtree(staged, ignore_errors=True)
+                discard(staged)
             raise
         finally:
             self._is_saving = False
