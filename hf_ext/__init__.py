@@ -32,12 +32,12 @@ from hf_ext.callbacks.early_stopping import EarlyStoppingArguments
 from hf_ext.callbacks.learning_rates import LearningRateArguments
 from hf_ext.callbacks.monitors import MonitorArguments, training_hints
 from hf_ext.callbacks.unfreezing import UnfreezingArguments
+from hf_ext.checkpoints import newest_whole_checkpoint, what_is_missing
 from hf_ext.checks import (
     check_same_run,
     check_training_arguments,
     check_watched_metrics,
     resume_point,
-    resume_point_of_parts,
 )
 from hf_ext.class_weights import resolve_class_weights
 from hf_ext.configuration import build_arguments, given_values, parse_arguments
@@ -74,7 +74,16 @@ from hf_ext.defaults import (
     complete_search_values,
     complete_training_values,
 )
-from hf_ext.errors import ConfigurationError, DataError, PushError, UsageError, readable_errors
+from hf_ext.errors import (
+    ConfigurationError,
+    DataError,
+    PushError,
+    StorageError,
+    TrainingInterrupted,
+    TrainingTerminated,
+    UsageError,
+    readable_errors,
+)
 from hf_ext.evaluation.calibrating import (
     CalibrationArguments,
     SavedCalibrationArguments,
@@ -177,7 +186,14 @@ from hf_ext.hub.known_rows import known_rows
 from hf_ext.hub.plan import PushFinding, PushPlan, plan_push
 from hf_ext.hub.push import HubTarget, check_target, push_folder, take_target
 from hf_ext.hub.push_arguments import PushArguments
-from hf_ext.inspection import gradient_facts, gradient_norms, gradient_table, model_summary, parameter_counts
+from hf_ext.inspection import (
+    gradient_facts,
+    gradient_norms,
+    gradient_table,
+    model_summary,
+    parameter_counts,
+    weights_digest,
+)
 from hf_ext.launching import check_same_data, check_shared, require_alone
 from hf_ext.layers import freeze_parameters, layer_groups, unfreeze_parameters
 from hf_ext.losses import distillation_loss, hard_target_loss, hidden_state_loss, soft_target_loss
@@ -194,6 +210,7 @@ from hf_ext.models.teacher_embeddings import teacher_word_vectors
 from hf_ext.models.word_tokenizer import build_word_tokenizer, load_word_vectors
 from hf_ext.optimizers import SparseAdamW
 from hf_ext.preparation import augment_training_rows, check_data, curriculum_callbacks
+from hf_ext.repeating import repeat_notes
 from hf_ext.results import (
     calibrate_model,
     calibration_notes,
@@ -203,7 +220,15 @@ from hf_ext.results import (
     write_preflight,
     write_results,
 )
-from hf_ext.run_record import RunRecord, StartOfRun, check_output_dir, clear_output_dir, start_training_log
+from hf_ext.run_lock import lock_folder, own_folders
+from hf_ext.run_record import (
+    RunRecord,
+    StartOfRun,
+    check_output_dir,
+    clear_output_dir,
+    open_output_dir,
+    start_training_log,
+)
 from hf_ext.secret_patterns import without_password
 from hf_ext.settings import (
     ALL_SETTINGS,
@@ -306,6 +331,7 @@ __all__ = [
     "SharedFolds",
     "SparseAdamW",
     "StartOfRun",
+    "StorageError",
     "Supplements",
     "TaskArguments",
     "TaskBatchSampler",
@@ -320,7 +346,9 @@ __all__ = [
     "TextStream",
     "TrackingArguments",
     "TrainingHintsCallback",
+    "TrainingInterrupted",
     "TrainingPart",
+    "TrainingTerminated",
     "TransferSet",
     "TrialQueue",
     "UnfreezingArguments",
@@ -426,6 +454,7 @@ __all__ = [
     "load_text_data",
     "load_to_export",
     "load_word_vectors",
+    "lock_folder",
     "make_fold_plan",
     "make_folds",
     "make_plan",
@@ -436,9 +465,12 @@ __all__ = [
     "model_summary",
     "near_duplicate_pairs",
     "near_duplicates",
+    "newest_whole_checkpoint",
+    "open_output_dir",
     "open_storage",
     "open_stream",
     "open_study",
+    "own_folders",
     "paired_bootstrap",
     "paired_equivalence",
     "paired_permutation",
@@ -463,13 +495,13 @@ __all__ = [
     "rehearse_fold",
     "rehearse_tasks",
     "remove_unfinished",
+    "repeat_notes",
     "report_table",
     "require_alone",
     "require_optuna",
     "resolve_class_weights",
     "results_table",
     "resume_point",
-    "resume_point_of_parts",
     "row_groups",
     "save_task_metrics",
     "searched_columns",
@@ -504,6 +536,8 @@ __all__ = [
     "tune_thresholds",
     "unfreeze_parameters",
     "untrained_teacher",
+    "weights_digest",
+    "what_is_missing",
     "with_rows",
     "with_scores",
     "without_password",

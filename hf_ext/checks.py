@@ -1,19 +1,23 @@
 """What is looked at before anything is trained or written."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import Trainer, TrainingArguments, get_scheduler
 from transformers.integrations import get_reporting_integration_callbacks
-from transformers.trainer_utils import get_last_checkpoint
 
+from hf_ext.checkpoints import check_resumable, newest_whole_checkpoint
 from hf_ext.configuration import nearest
 from hf_ext.data.loading import TextData
 from hf_ext.errors import ConfigurationError
 from hf_ext.evaluation.compute_metrics import possible_metric_names
 from hf_ext.lr_schedules import OWN_SCHEDULES
+from hf_ext.run_lock import LOCK
+
+logger = logging.getLogger(__name__)
 
 # Where answers are kept changes nothing; of tasks, rows, order, weights and lengths are compared.
 WITHOUT_CONSEQUENCE = ("teacher_cache_dir", "tasks", "single_task_baselines", "peft_merge")
@@ -223,48 +227,37 @@ def check_watched_names(
             )
 
 
-def resume_point_of_parts(training_args: TrainingArguments) -> tuple[bool, str | None]:
+def resume_point(training_args: TrainingArguments) -> tuple[bool, str | None]:
     """
-    Whether a run that trains several models is to be continued, and the checkpoint of the main one, if it has come to
-    that.
+    Whether a run is to be continued, and the checkpoint of its (main) training, if it has come to one.
+
+    `resume_from_checkpoint` is `true` for the newest whole checkpoint in `output_dir`, or a path. Newer ones that are
+    not whole are named and left out.
 
     Args:
-        training_args ([`~transformers.TrainingArguments`]): `resume_from_checkpoint` and `output_dir`.
+        training_args ([`~transformers.TrainingArguments`]): `resume_from_checkpoint`, `output_dir` and `world_size`.
 
     Returns:
         `tuple[bool, str | None]`
 
     Raises:
-        ConfigurationError: If there is nothing to continue.
+        ConfigurationError: If there is nothing to continue, the checkpoint is not whole, or it was saved by another
+            number of processes.
     """
     asked, output_dir = training_args.resume_from_checkpoint, Path(training_args.output_dir)
     if asked is None or str(asked).lower() == "false":
         return False, None
-    if str(asked).lower() == "true" and (output_dir / "run.json").is_file():
-        return True, get_last_checkpoint(str(output_dir))
-    return True, resume_point(training_args)
-
-
-def resume_point(training_args: TrainingArguments) -> str | None:
-    """
-    The checkpoint to continue from; `resume_from_checkpoint` is `true` for the last one in `output_dir`, or a path.
-
-    Raises:
-        ConfigurationError: If there is no such checkpoint.
-    """
-    asked = training_args.resume_from_checkpoint
-    if asked is None or str(asked).lower() == "false":
-        return None
-    if str(asked).lower() == "true":
-        output_dir = Path(training_args.output_dir)
-        checkpoint = get_last_checkpoint(str(output_dir)) if output_dir.is_dir() else None
-        if checkpoint is None:
-            raise ConfigurationError(
-                f"resume_from_checkpoint=true, but {output_dir} holds no checkpoint-<step> folder."
-            )
-        return checkpoint
-    if not (Path(asked) / "trainer_state.json").is_file():
+    if str(asked).lower() != "true":
+        check_resumable(Path(asked), training_args.world_size)
+        return True, asked
+    checkpoint, left_out = newest_whole_checkpoint(output_dir)
+    for path, reason in left_out.items():
+        logger.warning("%s is left out: %s.", path, reason)
+    if checkpoint is not None:
+        check_resumable(checkpoint, training_args.world_size)
+        return True, str(checkpoint)
+    if not any((output_dir / name).exists() for name in ("run.json", "training.log", LOCK)):
         raise ConfigurationError(
-            f"resume_from_checkpoint: {asked} holds no trainer_state.json, so it is no checkpoint."
+            f"resume_from_checkpoint=true, but {output_dir} holds no run and no whole checkpoint-<step> folder."
         )
-    return asked
+    return True, None

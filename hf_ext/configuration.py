@@ -18,6 +18,7 @@ from transformers import HfArgumentParser
 
 from hf_ext.arguments import ALIASES, REPLACED, SECTIONS, SWITCHES, VALUE_ALIASES
 from hf_ext.errors import ConfigurationError
+from hf_ext.recorded_run import PRECISION, is_run_record, repeated_settings
 
 SUFFIXES = (".json", ".yaml", ".yml")
 COMMAND_LINE = "the command line"
@@ -37,7 +38,8 @@ def parse_arguments(
     Files are named before the first flag, as `--NAME.json` (or `.yaml`, `.yml`) anywhere, or after one of
     `file_flags`; they are merged from left to right, then the command line wins. A file holds fields, flat or in
     sections (`model`, `training`, `data`, `augmentation` inside `data`, `wandb` ...); a section only groups. A null
-    leaves the field to its default. Numbers in strings are converted as on the command line.
+    leaves the field to its default. Numbers in strings are converted as on the command line. The `run.json` that a
+    training left is a file too, whose settings repeat it ([`repeated_settings`]).
 
     Args:
         dataclass_types (`Iterable[type]`): Dataclasses, whose field names are all different.
@@ -85,13 +87,18 @@ def given_values(
     parser = _Parser(dataclass_types, description=description, allow_abbrev=False)
     files, rest = split_files(argv, file_flags)
     values: dict[str, Any] = {}
+    flags = _resolve(parser.given(rest), fields, COMMAND_LINE)
     for path in files:
-        content = _gather(read_configuration(path), gathering, path)
+        content = read_configuration(path)
+        repeats = is_run_record(content)
+        content = _gather(repeated_settings(content, path) if repeats else content, gathering, path)
         found = _resolve(_flatten(content, in_files, path), in_files, str(path))
         _refuse_lost_switches(found, fields, path)
         values.update({name: value for name, value in found.items() if name in fields})
-    values.update(_resolve(parser.given(rest), fields, COMMAND_LINE))
-    return values
+        if repeats and set(PRECISION) & set(flags):
+            # They would be given twice.
+            values = {name: value for name, value in values.items() if name not in PRECISION}
+    return {**values, **flags}
 
 
 def build_arguments(

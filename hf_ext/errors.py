@@ -1,6 +1,7 @@
 """Errors that a user can mend, and how a recipe shows them."""
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -27,11 +28,37 @@ class PushError(UsageError):
     """The Hub did not take a model, which is whole on disk."""
 
 
+class StorageError(UsageError):
+    """A file could not be written, because the disk is full or for another reason that lies outside of the program."""
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C has ended a training after a step; the message says which checkpoint was saved and how to go on."""
+
+    status = 128 + signal.SIGINT
+
+
+class TrainingTerminated(SystemExit):
+    """As [`TrainingInterrupted`], after SIGTERM."""
+
+    status = 128 + signal.SIGTERM
+
+    def __init__(self, message: str):
+        super().__init__(message)
+        # What a program ends with that does not catch this.
+        self.code = self.status
+
+
 @contextmanager
-def readable_errors(program: str) -> Iterator[None]:
+def readable_errors(program: str, again: str = "") -> Iterator[None]:
     """
-    Print a [`UsageError`] as one message without a traceback and leave with status 2; Ctrl-C with status 130. Where
-    another process of the run is gone, say so and leave with status 1.
+    Print a [`UsageError`] as one message without a traceback and leave with status 2; after Ctrl-C with status 130, and
+    after a SIGTERM that ended a training with 143. Where another process of the run is gone, say so and leave with
+    status 1.
+
+    Args:
+        program (`str`): What the message begins with.
+        again (`str`, *optional*, defaults to `""`): How to go on after a Ctrl-C, where no checkpoint says it.
     """
     try:
         yield
@@ -49,6 +76,9 @@ def readable_errors(program: str) -> Iterator[None]:
         said = error if isinstance(error, LostProcessError) else lost_process(error)
         print(f"{program}: error: {said}", file=sys.stderr, flush=True)
         raise SystemExit(1) from None
+    except (TrainingInterrupted, TrainingTerminated) as error:
+        # The trainer has said how to go on.
+        raise SystemExit(error.status) from None
     except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr, flush=True)
+        print(f"{program}: interrupted{f'; {again}' if again else ''}", file=sys.stderr, flush=True)
         raise SystemExit(130) from None

@@ -1,5 +1,6 @@
 """A model and its gradients as tables: what there is, where, and what flows."""
 
+import hashlib
 import math
 from dataclasses import dataclass
 
@@ -142,6 +143,15 @@ def parameter_counts(model: nn.Module) -> dict[str, int]:
     """All parameters, and those that are trained."""
     sizes = [(value.numel(), value.requires_grad) for value in model.parameters()]
     return {"parameters": sum(size for size, _ in sizes), "trainable_parameters": sum(size for size, on in sizes if on)}
+
+
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 of a model's parameters and buffers, with their names: whether two models are the same."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def is_dead(norms: list[float]) -> bool:

@@ -22,8 +22,10 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from hf_ext.checkpoints import PARTIAL
 from hf_ext.errors import ConfigurationError
 from hf_ext.evaluation.predictions import open_atomically
+from hf_ext.run_lock import check_free, lock_folder
 from hf_ext.secret_patterns import without_password
 
 PACKAGES = (
@@ -39,6 +41,7 @@ PACKAGES = (
     "numpy",
 )
 LOGGERS = ("hf_ext", "transformers")
+LOG_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 SECRETS = ("token", "hub_token", "push_to_hub_token")
 SIDE_FILES = {"training.log", "README.md"}
 # What a run leaves, so what `--overwrite` may remove and what makes a folder one that holds a run.
@@ -74,7 +77,8 @@ def check_output_dir(output_dir: str, overwrite: bool, checkpoint: str | None = 
         model (`str`, *optional*): The model that the run loads, which it must not replace.
 
     Raises:
-        ConfigurationError: If it holds another run that is neither resumed nor to be replaced, or is not writable.
+        ConfigurationError: If another run is writing to it, if it holds another run that is neither resumed nor to be
+            replaced, or is not writable.
     """
     path = Path(output_dir)
     if model is not None and Path(model).is_dir() and Path(model).resolve().is_relative_to(path.resolve()):
@@ -83,13 +87,10 @@ def check_output_dir(output_dir: str, overwrite: bool, checkpoint: str | None = 
         )
     if path.exists() and not path.is_dir():
         raise ConfigurationError(f"output_dir {path} is a file; name a directory.")
-    held = _held_run(path)
+    check_free(path)
     continued = checkpoint is not None and Path(checkpoint).resolve().is_relative_to(path.resolve())
-    if held and not overwrite and not continued:
-        raise ConfigurationError(
-            f"output_dir {path} holds another run ({held[0].name}). Choose another directory, continue that run with "
-            "--resume_from_checkpoint true, or replace it with --overwrite."
-        )
+    if not overwrite and not continued:
+        _refuse_held(path)
     check_writable(path, "output_dir")
     return path
 
@@ -113,9 +114,32 @@ def check_writable(path: Path, name: str) -> None:
         raise ConfigurationError(f"{name} {path} cannot be written: {existing}: {error.strerror}.") from None
 
 
+def open_output_dir(path: Path, overwrite: bool, resume: bool = False) -> None:
+    """
+    Begin to write to a folder: keep other runs out of it, and write what the loggers say to `path/training.log` too.
+
+    Args:
+        path (`Path`): From [`check_output_dir`].
+        overwrite (`bool`): Whether what an earlier run left there is removed.
+        resume (`bool`, *optional*, defaults to `False`): Whether the run goes on with it.
+
+    Raises:
+        ConfigurationError: If another run is writing to it, or has since it was checked.
+    """
+    held = lock_folder(path)
+    if overwrite and not resume:
+        clear_output_dir(path)
+    elif not resume:
+        _refuse_held(path)
+    held.callback(_end_log, start_training_log(path))
+
+
 def clear_output_dir(path: Path) -> None:
     """Remove what an earlier run left in `path` and in the folders of its parts, and nothing else."""
-    for item in [item for folder in (path, *parts_of(path)) for item in _held_run(folder)]:
+    found = [item for folder in (path, *parts_of(path)) for item in _held_run(folder)]
+    shutil.rmtree(path / PARTIAL, ignore_errors=True)
+    # `run.json` last: it says whose checkpoints there are.
+    for item in reversed(found):
         if item.is_dir():
             shutil.rmtree(item)
         else:
@@ -128,10 +152,15 @@ def parts_of(path: Path) -> list[Path]:
     return [*(path / part for part in PARTS), *tasks]
 
 
-def start_training_log(path: Path) -> None:
-    """Write what the loggers say to `path/training.log` too."""
+def start_training_log(path: Path) -> logging.Handler:
+    """Write what the loggers say to `path/training.log` too, and warnings to the screen; the handler of the file."""
     path.mkdir(parents=True, exist_ok=True)
-    _add_log(path / "training.log")
+    handler = _add_log(path / "training.log")
+    # With the file's, the logger has a handler, and Python shows no warnings by itself any more.
+    own = logging.getLogger("hf_ext")
+    if not any(isinstance(handler, _Screen) for handler in own.handlers):
+        own.addHandler(_Screen())
+    return handler
 
 
 @contextmanager
@@ -150,9 +179,7 @@ def training_log(path: Path, wanted: bool = True) -> Iterator[None]:
     try:
         yield
     finally:
-        for name in LOGGERS:
-            logging.getLogger(name).removeHandler(handler)
-        handler.close()
+        _end_log(handler)
 
 
 class StartOfRun(TrainerCallback):
@@ -245,13 +272,41 @@ def flatten(value: Any, prefix: str = "") -> dict[str, str]:
 # ---- Inside ----
 
 
+class _Screen(logging.StreamHandler):
+    """Warnings, wherever the standard error stream leads at the time."""
+
+    def __init__(self):
+        super().__init__()
+        self.setLevel(logging.WARNING)
+        self.setFormatter(logging.Formatter(LOG_FORMAT))
+
+    def emit(self, record):
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 def _add_log(path: Path) -> logging.Handler:
     handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s - %(name)s - %(levelname)s - %(message)s"))
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
     for name in LOGGERS:
         logging.getLogger(name).addHandler(handler)
     logging.getLogger("hf_ext").setLevel(logging.INFO)
     return handler
+
+
+def _end_log(handler: logging.Handler) -> None:
+    for name in LOGGERS:
+        logging.getLogger(name).removeHandler(handler)
+    handler.close()
+
+
+def _refuse_held(path: Path) -> None:
+    held = _held_run(path)
+    if held:
+        raise ConfigurationError(
+            f"output_dir {path} holds another run ({held[0].name}). Choose another directory, continue that run with "
+            "--resume_from_checkpoint true, or replace it with --overwrite."
+        )
 
 
 def _held_run(path: Path) -> list[Path]:
@@ -311,6 +366,7 @@ def _hardware() -> dict[str, Any]:
         "cpu": capabilities.get("cpu_name") or platform.processor(),
         "cpu_cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
     }
     if torch.cuda.is_available():
         facts["gpus"] = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]

@@ -16,6 +16,7 @@
     accelerate launch recipes/run_classification.py configs/quickstart.json --push_to_hub true --hub_model_id me/films
     accelerate launch recipes/run_classification.py --model_name_or_path DIR_OR_HUB_NAME --streaming true \\
         --train_file larger_than_memory.jsonl --validation_file dev.jsonl --max_steps 20000 --eval_steps 2000
+    accelerate launch recipes/run_classification.py outputs/cnn/run.json    # once more, into outputs/cnn_repeat
 
 JSON and YAML files are merged from left to right; flags win. Without --do_train, --do_eval or --do_predict, all that
 the data allows is done. output_dir then holds the model, predictions, results, report.html and run.json.
@@ -44,28 +45,31 @@ from hf_ext import (
     check_target,
     check_training_arguments,
     check_watched_metrics,
-    clear_output_dir,
     complete_training_values,
     find_calibration,
     load_config,
     load_streamed_data,
     load_text_data,
     model_cost,
+    open_output_dir,
+    own_folders,
     parse_arguments,
     predict_splits,
     push_folder,
     readable_errors,
+    repeat_notes,
     resume_point,
     show_dry_run,
-    start_training_log,
     take_target,
     task_of_config,
+    weights_digest,
     with_scores,
     write_preflight,
     write_results,
 )
 
 
+@own_folders()
 def main(argv: list[str]) -> None:
     parsed = parse_arguments(
         TRAINING_SETTINGS.values(), argv, __doc__, complete=complete_training_values, others=ALL_SETTINGS.values()
@@ -79,10 +83,9 @@ def main(argv: list[str]) -> None:
     target = take_target(training_args)
     if target is not None:
         settings["peft"].check_push(model_args.model_name_or_path)
-    checkpoint = resume_point(training_args)
-    output_dir = check_output_dir(
-        training_args.output_dir, run_args.overwrite, checkpoint, model_args.model_name_or_path
-    )
+    resume, checkpoint = resume_point(training_args)
+    held = (checkpoint or training_args.output_dir) if resume else None
+    output_dir = check_output_dir(training_args.output_dir, run_args.overwrite, held, model_args.model_name_or_path)
     trained_task = None
     if model_args.model_name_or_path is not None:
         config = load_config(model_args)
@@ -112,13 +115,15 @@ def main(argv: list[str]) -> None:
     record.add(data=given.fingerprint(), notes=notes)
     check_same_data(record.facts["data"])
     if training_args.do_train:
-        check_same_run(checkpoint, record.facts["arguments"], record.facts["data"], run_args.allow_changed_unfreezing)
+        begun = (checkpoint or str(output_dir / "run")) if resume else None
+        check_same_run(begun, record.facts["arguments"], record.facts["data"], run_args.allow_changed_unfreezing)
 
     if target is not None and PartialState().is_main_process:
         target = check_target(target)
     built = build_classifier(settings, given)
     notes += built.notes
-    record.add(model=model_cost(built.model))
+    record.add(model=model_cost(built.model), initial_weights=weights_digest(built.model))
+    notes += repeat_notes(argv, record, output_dir)
     findings = check_data(settings["preflight"], given, built.tokenizer)
     if run_args.dry_run:
         show_dry_run(record, built.data, notes, findings)
@@ -133,9 +138,7 @@ def main(argv: list[str]) -> None:
     record.facts["arguments"]["training"]["learning_rate"] = training_args.learning_rate
 
     def begin() -> None:
-        if run_args.overwrite and checkpoint is None:
-            clear_output_dir(output_dir)
-        start_training_log(output_dir)
+        open_output_dir(output_dir, run_args.overwrite, resume)
         if training_args.do_train:
             record.write(output_dir)
         write_preflight(output_dir, findings)

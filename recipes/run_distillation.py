@@ -33,7 +33,6 @@ from hf_ext import (
     check_teacher,
     check_training_arguments,
     check_watched_metrics,
-    clear_output_dir,
     compare_distillation,
     complete_distillation_values,
     fine_tune_teacher,
@@ -41,16 +40,18 @@ from hf_ext import (
     load_teachers,
     load_text_data,
     make_transfer_set,
+    open_output_dir,
+    own_folders,
     parse_arguments,
     predict_splits,
     predict_with,
     push_folder,
     readable_errors,
     rehearse,
-    resume_point_of_parts,
+    repeat_notes,
+    resume_point,
     show_dry_run,
     start_embeddings_from_teacher,
-    start_training_log,
     take_target,
     teacher_is_ready,
     teacher_predictions,
@@ -58,6 +59,7 @@ from hf_ext import (
     train_control,
     train_student,
     untrained_teacher,
+    weights_digest,
     with_rows,
     write_distillation,
     write_preflight,
@@ -73,6 +75,7 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
+@own_folders()
 def main(argv: list[str]) -> None:
     parsed = parse_arguments(
         DISTILLATION_SETTINGS.values(),
@@ -89,7 +92,7 @@ def main(argv: list[str]) -> None:
     target = take_target(training_args)
     if target is not None:
         settings["peft"].check_push(model_args.model_name_or_path)
-    resume, checkpoint = resume_point_of_parts(training_args)
+    resume, checkpoint = resume_point(training_args)
     output_dir = check_folders(settings, (checkpoint or training_args.output_dir) if resume else None)
     ready = teacher_is_ready(settings)
 
@@ -113,7 +116,8 @@ def main(argv: list[str]) -> None:
     if resume:
         begun = checkpoint or str(output_dir / "teacher")
         check_same_run(begun, record.facts["arguments"], record.facts["data"], run_args.allow_changed_unfreezing)
-    notes = given.notes + transfer.notes + built + tracking
+    record.add(initial_weights=weights_digest(model))
+    notes = repeat_notes(argv, record, output_dir) + given.notes + transfer.notes + built + tracking
     notes += training_args.precision_notes(run_args.mixed_precision)
     findings = check_data(settings["preflight"], given, tokenizer)
 
@@ -143,9 +147,7 @@ def main(argv: list[str]) -> None:
         return
 
     def begin() -> None:
-        if run_args.overwrite and not resume:
-            clear_output_dir(output_dir)
-        start_training_log(output_dir)
+        open_output_dir(output_dir, run_args.overwrite, resume)
         record.add(notes=notes)
         record.write(output_dir)
         write_preflight(output_dir, findings)

@@ -30,17 +30,19 @@ from hf_ext import (
     check_same_data,
     check_same_plan,
     check_training_arguments,
-    clear_output_dir,
     complete_kfold_values,
     describe_folds,
     load_text_data,
     make_fold_plan,
+    open_output_dir,
     open_storage,
+    own_folders,
     parse_arguments,
     plan_folds,
     readable_errors,
     rehearse_fold,
     remove_unfinished,
+    repeat_notes,
     show_dry_run,
     start_training_log,
     train_here,
@@ -50,6 +52,7 @@ from hf_ext import (
 )
 
 
+@own_folders()
 def main(argv: list[str]) -> None:
     parsed = parse_arguments(
         KFOLD_SETTINGS.values(), argv, __doc__, complete=complete_kfold_values, others=ALL_SETTINGS.values()
@@ -70,6 +73,7 @@ def main(argv: list[str]) -> None:
     notes += training_args.precision_notes(run_args.mixed_precision)
     record.add(data=data.fingerprint(), notes=notes)
     check_same_data(record.facts["data"])
+    notes += repeat_notes(argv, record, output_dir)
     plan = make_fold_plan(run, record.facts["data"]["train"])
     if resume:
         check_same_plan(output_dir, plan)
@@ -87,9 +91,11 @@ def main(argv: list[str]) -> None:
     PartialState().wait_for_everyone()
     identity = None
     if training_args.should_save:
-        if run_args.overwrite and not resume:
-            clear_output_dir(output_dir)
-        start_training_log(output_dir)
+        if storage is None:
+            open_output_dir(output_dir, run_args.overwrite, resume)
+        else:
+            # Several machines write there.
+            start_training_log(output_dir)
         identity = begin_plan(output_dir, plan)
         record.write(output_dir)
         write_preflight(output_dir, findings)
@@ -114,5 +120,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    with readable_errors("run_kfold.py"):
+    with readable_errors("run_kfold.py", "go on with the same command and --resume_from_checkpoint true"):
         main(sys.argv[1:])

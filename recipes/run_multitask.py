@@ -27,26 +27,29 @@ from hf_ext import (
     check_tasks,
     check_training_arguments,
     check_watched_tasks,
-    clear_output_dir,
     compare_tasks,
     complete_multitask_values,
     export_tasks,
     load_tasks,
+    open_output_dir,
+    own_folders,
     parse_arguments,
     readable_errors,
     rehearse_tasks,
-    resume_point_of_parts,
+    repeat_notes,
+    resume_point,
     save_task_metrics,
     show_dry_run,
-    start_training_log,
     tasks_fingerprint,
     train_baselines,
     train_tasks,
+    weights_digest,
     write_multitask,
     write_preflight,
 )
 
 
+@own_folders()
 def main(argv: list[str]) -> None:
     parsed = parse_arguments(
         MULTITASK_SETTINGS.values(), argv, __doc__, complete=complete_multitask_values, others=ALL_SETTINGS.values()
@@ -56,7 +59,7 @@ def main(argv: list[str]) -> None:
     record = RunRecord(argv, settings)
     tracking = settings["tracking"].set_up(training_args)
     check_training_arguments(training_args)
-    resume, checkpoint = resume_point_of_parts(training_args)
+    resume, checkpoint = resume_point(training_args)
     held = (checkpoint or training_args.output_dir) if resume else None
     output_dir = check_task_folders(settings, held)
 
@@ -69,6 +72,8 @@ def main(argv: list[str]) -> None:
         begun = checkpoint or str(output_dir / "run")
         check_same_run(begun, record.facts["arguments"], record.facts["data"], run_args.allow_changed_unfreezing)
     models, built = build_task_models(settings, tasks)
+    record.add(initial_weights={name: weights_digest(model) for name, model in models.items()})
+    notes += repeat_notes(argv, record, output_dir)
     findings = check_tasks(settings, tasks)
     notes += built + rehearse_tasks(settings, models, tasks)
     if run_args.dry_run and PartialState().is_main_process:
@@ -79,9 +84,7 @@ def main(argv: list[str]) -> None:
         return
 
     def begin() -> None:
-        if run_args.overwrite and not resume:
-            clear_output_dir(output_dir)
-        start_training_log(output_dir)
+        open_output_dir(output_dir, run_args.overwrite, resume)
         record.write(output_dir)
         write_preflight(output_dir, findings)
         for note in notes:

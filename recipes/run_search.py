@@ -41,6 +41,7 @@ from hf_ext import (
     load_text_data,
     read_search_space,
     readable_errors,
+    repeat_notes,
     require_optuna,
     searched_columns,
     searched_metric,
@@ -94,6 +95,7 @@ def main(argv: list[str]) -> None:
     built = search.rehearse()
     notes = given.notes + tracking + training_args.precision_notes(run_args.mixed_precision)
     record.add(data=given.fingerprint(), notes=notes)
+    notes += repeat_notes(argv, record, output_dir)
     findings = check_data(settings["preflight"], given, built.tokenizer)
     if run_args.dry_run:
         trials = f"{search.size} trials ({search_args.search_method}), trainings each: {len(search.parts)}"
@@ -122,5 +124,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    with readable_errors("run_search.py"):
+    with readable_errors("run_search.py", "the same command goes on"):
         main(sys.argv[1:])

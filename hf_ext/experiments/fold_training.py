@@ -50,8 +50,9 @@ def fold_settings(settings: dict[str, Any], fold: Fold, folder: Path) -> dict[st
         args.save_strategy = SaveStrategy.NO
     else:
         args.save_total_limit = args.save_total_limit or 1
-        # Nothing goes on from them, so they need no optimizer (where the library can do without).
-        args.save_only_model = args.save_only_model or not (args.fsdp or args.deepspeed)
+        # Only a roll-back goes on from them; else they need no optimizer (where the library can do without).
+        goes_on = own["health"].nonfinite == "roll_back"
+        args.save_only_model = not goes_on and (args.save_only_model or not (args.fsdp or args.deepspeed))
     return own
 
 

@@ -165,7 +165,7 @@ class Search:
         settings = self.trial_settings(parameters, part.seed)
         settings["lr_finder"].find_learning_rate, settings["training"].report_to = False, []
         with tempfile.TemporaryDirectory() as folder, undisturbed():
-            use_folder(settings["training"], Path(folder) / "trial")
+            use_folder(settings, Path(folder) / "trial")
             built = build_classifier(settings, part.data)
             training = assemble_training(settings, built, None, plain_arguments(settings))
             begin_training(training.trainer)
@@ -324,7 +324,7 @@ class Search:
         except TrialPruned as error:
             queue.prune(trial, str(error))
             return f"pruned: {error} ({described})"
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             queue.give_back(trial)
             raise
         except Exception as error:

@@ -174,7 +174,7 @@ def train_classifier(
         UsageError: If the model's outputs are not finite.
     """
     training_args = settings["training"]
-    use_folder(training_args, folder)
+    use_folder(settings, folder)
     try:
         with undisturbed(), one_tracked_run(training_args.report_to, training_args.run_name):
             built = build_classifier(settings, data)
@@ -198,13 +198,15 @@ def train_classifier(
     return {name: value for name, value in found.items() if name not in TIMINGS}
 
 
-def use_folder(training_args: RecipeTrainingArguments, folder: Path) -> None:
-    """Let a training write nowhere else, and no more than what its own end needs."""
+def use_folder(settings: dict[str, Any], folder: Path) -> None:
+    """Let a training write nowhere else, and no more than what its own end, or a roll-back, needs."""
+    training_args: RecipeTrainingArguments = settings["training"]
     remove_checkpoints(folder)
     training_args.output_dir, training_args.disable_tqdm = str(folder), True
     training_args.push_to_hub = False
     if training_args.load_best_model_at_end:
-        training_args.save_total_limit, training_args.save_only_model = 1, True
+        training_args.save_total_limit = 1
+        training_args.save_only_model = settings["health"].nonfinite != "roll_back"
     else:
         training_args.save_strategy = SaveStrategy.NO
 

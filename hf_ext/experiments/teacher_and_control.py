@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig, TrainerCallback
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from hf_ext.arguments import ModelArguments, RecipeTrainingArguments
+from hf_ext.checkpoints import newest_whole_checkpoint
 from hf_ext.errors import ConfigurationError
 from hf_ext.models.building import load_config
 from hf_ext.run_record import write_json
@@ -215,6 +216,5 @@ def train_once(
 
 
 def _last_checkpoint(folder: Path, before: int | None) -> str | None:
-    steps = {int(path.name.split("-")[1]): path for path in folder.glob("checkpoint-*") if path.name[11:].isdigit()}
-    earlier = [step for step in steps if before is None or step < before]
-    return str(steps[max(earlier)]) if earlier else None
+    checkpoint, _ = newest_whole_checkpoint(folder, before)
+    return None if checkpoint is None else str(checkpoint)

@@ -57,6 +57,8 @@ class ExtendedTrainer(SafeTrainer):
       (`performance/...`), and how many parameters are trained.
     - Class weights, focal loss and label smoothing (of several labels too) shape the loss of training batches.
       Evaluations report the plain loss, so that runs with different settings can be compared by it.
+    - SIGTERM and Ctrl-C end the training after the current step, with a checkpoint; every `checkpoint-<step>` is whole
+      or not there, and a run that is resumed ends with the same weights (see [`ResumableTrainer`]).
     - `push_to_hub` pushes the finished model and nothing else, after a look at what is published ([`plan_push`]);
       no token is written to `training_args.bin`.
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from accelerate.utils import gather_object
 from accelerate.utils.memory import clear_device_cache
-from transformers import Trainer
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from hf_ext.checkpoints import newest_whole_checkpoint
 from hf_ext.hub.push import check_strategy
 from hf_ext.inspection import parameter_counts
 from hf_ext.lost_process import LostProcessError, is_lost_process, lost_process
@@ -19,10 +19,11 @@ from hf_ext.trainers.batch_parts import BatchParts, batch_parts, batch_rows, is_
 from hf_ext.trainers.batch_rows import rows_of_step
 from hf_ext.trainers.nonfinite import BUDGET, FACTOR, NonFiniteError, NonFiniteGuard, RollBack
 from hf_ext.trainers.pushing import push_finished_model, without_token
+from hf_ext.trainers.resumable import ResumableTrainer
 from hf_ext.trainers.step_statistics import StepStatistics
 
 
-class SafeTrainer(Trainer):
+class SafeTrainer(ResumableTrainer):
     """
     The part of [`ExtendedTrainer`] that watches over a run, apart from the techniques.
 
@@ -125,7 +126,7 @@ class SafeTrainer(Trainer):
             except RuntimeError as error:
                 if not is_lost_process(error) or isinstance(error, LostProcessError):
                     raise
-                checkpoint = get_last_checkpoint(self.args.output_dir)
+                checkpoint, _ = newest_whole_checkpoint(Path(self.args.output_dir))
                 raise lost_process(error, f"in step {self.state.global_step + 1}", checkpoint) from error
 
     def _last_checkpoint(self) -> str:

@@ -24,7 +24,14 @@ from transformers import (
 )
 from transformers.trainer_utils import get_last_checkpoint
 
-from hf_ext import ExtendedTrainer, ExtendedTrainingArguments, TextCNNConfig, TextCNNForSequenceClassification
+from hf_ext import (
+    ExtendedTrainer,
+    ExtendedTrainingArguments,
+    TextCNNConfig,
+    TextCNNForSequenceClassification,
+    TrainingInterrupted,
+    TrainingTerminated,
+)
 
 # At least `hf_ext.optimizers.MIN_ROWS`, so that the embedding rows are updated sparsely.
 VOCABULARY = 3000
@@ -217,8 +224,8 @@ def _enter(case: Case, rank: int, world_size: int, port: int, results: str) -> N
     path = Path(results) / f"{rank}.pt"
     try:
         torch.save(run(case), path)
-    except Exception as error:  # handed to the parent, which raises it again
-        torch.save({"error": f"{type(error).__name__}: {error}"}, path)
+    except (Exception, TrainingInterrupted, TrainingTerminated) as error:  # handed to the parent
+        torch.save({"error": f"{type(error).__name__}: {error}", "status": getattr(error, "status", 1)}, path)
 
 
 def launch(case: Case, world_size: int = 1) -> list[dict]:

@@ -614,7 +614,7 @@ REFUSED = {
         ("--unfreezing", "steps", "--unfreezing_interval", "5", "--single_task_baselines"),
         "training ends after 14 steps",
     ),
-    "nothing_to_resume": (None, ("--resume_from_checkpoint", "true"), "holds no checkpoint"),
+    "nothing_to_resume": (None, ("--resume_from_checkpoint", "true"), "holds no run"),
     "apart": (
         None,
         ("--share_encoder", "false", "--layerwise_lr_decay", "2"),
