@@ -18,6 +18,7 @@ from hf_ext.arguments import ModelArguments
 from hf_ext.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from hf_ext.errors import ConfigurationError, DataError
 from hf_ext.models.building import LONGEST_TEXT, OFFSET_POSITIONS, load_config, load_tokenizer
+from hf_ext.pickles import refused_pickles
 
 Texts = list[str] | list[tuple[str, str]]
 Encoded = list[dict[str, list[int]]]
@@ -206,9 +207,12 @@ def _load_model(model: Any, name: str, trust_remote_code: bool) -> PreTrainedMod
         return model
     config = load_config(ModelArguments(model_name_or_path=name, trust_remote_code=trust_remote_code))
     try:
-        loaded, info = AutoModelForSequenceClassification.from_pretrained(
-            name, config=config, dtype="auto", output_loading_info=True, trust_remote_code=trust_remote_code
-        )
+        with refused_pickles(f"The teacher {name}"):
+            loaded, info = AutoModelForSequenceClassification.from_pretrained(
+                name, config=config, dtype="auto", output_loading_info=True, trust_remote_code=trust_remote_code
+            )
+    except ConfigurationError:
+        raise
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ConfigurationError(f"The teacher {name} could not be loaded: {error}") from error
     missing = sorted(info["missing_keys"])

@@ -12,7 +12,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_ext.hub.push import check_strategy
 from hf_ext.inspection import parameter_counts
-from hf_ext.tracking import guard_trackers
+from hf_ext.pickles import refused_pickles
+from hf_ext.tracker_guard import guard_trackers
 from hf_ext.trainers.batch_parts import BatchParts, batch_parts, batch_rows, is_out_of_memory
 from hf_ext.trainers.batch_rows import rows_of_step
 from hf_ext.trainers.nonfinite import BUDGET, FACTOR, NonFiniteError, NonFiniteGuard, RollBack
@@ -47,7 +48,7 @@ class SafeTrainer(Trainer):
             # The library makes the repository at once.
             check_strategy(given)
         super().__init__(*args, **kwargs)
-        guard_trackers(self, tracker_timeout)
+        self.trackers = guard_trackers(self, tracker_timeout)
         # It would put the mean of earlier losses in the place of one that is not finite.
         self.args.logging_nan_inf_filter = False
 
@@ -117,9 +118,13 @@ class SafeTrainer(Trainer):
         self.statistics = StepStatistics(self.args.world_size)
         while True:
             try:
-                return super().train(resume_from_checkpoint, *args, **kwargs)
+                with refused_pickles(f"The checkpoint {resume_from_checkpoint}"):
+                    return super().train(resume_from_checkpoint, *args, **kwargs)
             except RollBack:
                 resume_from_checkpoint = self._last_checkpoint()
+            finally:
+                for tracker in self.trackers:
+                    tracker.finish()
 
     def _last_checkpoint(self) -> str:
         """The last one of this run from which a step can be made: not one that was tried and failed at once."""
