@@ -16,6 +16,7 @@ from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 
 from hf_ext.arguments import ModelArguments
 from hf_ext.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from hf_ext.data.tokenization import tokenizer_settings
 from hf_ext.errors import ConfigurationError, DataError
 from hf_ext.models.building import LONGEST_TEXT, OFFSET_POSITIONS, load_config, load_tokenizer
 from hf_ext.pickles import refused_pickles
@@ -146,7 +147,7 @@ class Member:
             values = tensor.detach().to("cpu", torch.float32 if tensor.is_floating_point() else None)
             digest.update(f"{name} {tuple(values.shape)}".encode())
             digest.update(values.contiguous().reshape(-1).numpy())
-        digest.update(_tokenizer_settings(self.tokenizer).encode())
+        digest.update(tokenizer_settings(self.tokenizer).encode())
         digest.update(str(self.max_length).encode())
         return digest.hexdigest()
 
@@ -182,22 +183,6 @@ def load_member(model: Any, tokenizer: Any, max_length: int | None, trust_remote
 
 
 # ---- Inside ----
-
-
-def _tokenizer_settings(tokenizer: PreTrainedTokenizerBase) -> str:
-    """All that decides the ids of a text; calls leave their own padding and truncation in the backend."""
-    settings = {
-        "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
-        "sides": (tokenizer.padding_side, tokenizer.truncation_side),
-        "inputs": tokenizer.model_input_names,
-    }
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        settings["vocabulary"] = tokenizer.get_vocab()
-    else:
-        parts = json.loads(backend.to_str())
-        settings["backend"] = {name: part for name, part in parts.items() if name not in ("padding", "truncation")}
-    return json.dumps(settings, sort_keys=True, default=str)
 
 
 def _load_model(model: Any, name: str, trust_remote_code: bool) -> PreTrainedModel:

@@ -13,6 +13,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from hf_ext.hub.push import check_strategy
 from hf_ext.inspection import parameter_counts
 from hf_ext.pickles import refused_pickles
+from hf_ext.precision import check_precision
 from hf_ext.tracker_guard import guard_trackers
 from hf_ext.trainers.batch_parts import BatchParts, batch_parts, batch_rows, is_out_of_memory
 from hf_ext.trainers.batch_rows import rows_of_step
@@ -47,6 +48,7 @@ class SafeTrainer(Trainer):
         if given is not None:
             # The library makes the repository at once.
             check_strategy(given)
+            check_precision(given)
         super().__init__(*args, **kwargs)
         self.trackers = guard_trackers(self, tracker_timeout)
         # It would put the mean of earlier losses in the place of one that is not finite.

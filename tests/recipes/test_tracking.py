@@ -83,11 +83,10 @@ def logged(tracked):
 
 
 def check(found, logged):
-    """That each value of the history is there, in its order, and the test's numbers too."""
+    """That each value of the history is there, in its order."""
     for name, values in logged.items():
         if name != "train/epoch":
             assert found[name][: len(values)] == pytest.approx(values, rel=1e-6), name
-    assert 0 <= found["test/accuracy"][-1] <= 1
 
 
 def wandb_records(path):
@@ -130,6 +129,7 @@ def test_weights_and_biases(tracked, logged):
     assert config["per_device_train_batch_size"] == 8 and config["embed_size"] == 8
     assert config["model/num_parameters"] == logged["train/parameters"][0]
     check(found, logged)
+    assert 0 <= found["test/accuracy"][-1] <= 1
 
 
 def test_tensorboard(tracked, logged):
@@ -151,6 +151,7 @@ def test_trackio(tracked, logged):
         for metric, value in json.loads(metrics).items():
             found.setdefault(metric, []).append(value)
     check(found, logged)
+    assert 0 <= found["test/accuracy"][-1] <= 1
     configs = [json.loads(config) for (config,) in store.execute("SELECT config FROM configs")]
     assert configs[0]["per_device_train_batch_size"] == 8
 
