@@ -63,7 +63,7 @@ def film_sentences(tokenizer, rows: int):
     """Tokenised sentences with their labels."""
     from hf_ext import DataArguments, ModelArguments, load_text_data, tokenize_dataset
 
-    data_args = DataArguments(dataset_name="movie-reviews", max_train_samples=rows)
+    data_args = DataArguments(dataset_name="movie-reviews", max_train_samples=rows, shuffle_train_dataset=True)
     data = load_text_data(data_args, ModelArguments(model_type="textcnn"), ("train",))
     return tokenize_dataset(data.splits["train"], tokenizer, 128)
 
