@@ -238,7 +238,8 @@ from hf_ext.settings import (
     SEARCH_SETTINGS,
     TRAINING_SETTINGS,
 )
-from hf_ext.tracking import TrackingArguments, guard_trackers, has_wandb_login
+from hf_ext.tracker_guard import guard_trackers
+from hf_ext.tracking import TrackingArguments, has_wandb_login
 from hf_ext.trainers import ExtendedTrainer
 from hf_ext.trainers.class_loss import ClassLoss, LossArguments
 from hf_ext.trainers.distillation import DistillationTrainer

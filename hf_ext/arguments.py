@@ -92,7 +92,7 @@ class ModelArguments:
     )
     model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of the model on the Hub."})
     token: str | None = field(default=None, metadata={"help": "Hub token; by default the one `hf auth login` stored."})
-    trust_remote_code: bool = field(default=False, metadata={"help": "Run code that comes with the model or the data."})
+    trust_remote_code: bool = field(default=False, metadata={"help": "Run code that comes with the model."})
     ignore_mismatched_sizes: bool = field(
         default=False, metadata={"help": "Replace a pretrained head of another number of classes."}
     )

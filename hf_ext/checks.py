@@ -10,6 +10,7 @@ from transformers import Trainer, TrainingArguments, get_scheduler
 from transformers.integrations import get_reporting_integration_callbacks
 
 from hf_ext.checkpoints import check_resumable, newest_whole_checkpoint
+from hf_ext.compilation import check_compilation
 from hf_ext.configuration import nearest
 from hf_ext.data.loading import TextData
 from hf_ext.errors import ConfigurationError
@@ -41,7 +42,8 @@ def learning_settings(training_args: TrainingArguments) -> dict[str, Any]:
 
 def check_training_arguments(training_args: TrainingArguments) -> None:
     """
-    See that the optimizer, the schedule and the trackers can be made with what they are given.
+    See that the optimizer, the schedule and the trackers can be made with what they are given, and that what is to be
+    compiled can be.
 
     Raises:
         ConfigurationError: With what they say.
@@ -76,6 +78,7 @@ def check_training_arguments(training_args: TrainingArguments) -> None:
             tracker()
     except (ValueError, ImportError, RuntimeError, KeyError) as error:
         raise ConfigurationError(f"report_to={', '.join(training_args.report_to)}: {error}") from error
+    check_compilation(training_args)
 
 
 def check_same_run(

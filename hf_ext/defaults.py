@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ def complete_training_values(values: dict[str, Any]) -> dict[str, Any]:
     if name is not None:
         values.setdefault("run_name", name)
     model = name or values.get("model_type") or Path(values.get("model_name_or_path", "model")).resolve().name
-    values.setdefault("output_dir", os.path.join("outputs", model))
+    values.setdefault("output_dir", os.path.join("outputs", _folder_name(model)))
     return values
 
 
@@ -242,7 +243,7 @@ def complete_kfold_values(values: dict[str, Any]) -> dict[str, Any]:
     _refuse_roll_back_without_checkpoints(values)
     name = values.get("name") or values.get("model_type") or values.get("model_name_or_path")
     if name is not None:
-        values.setdefault("output_dir", os.path.join("outputs", f"{Path(name).name}_kfold"))
+        values.setdefault("output_dir", os.path.join("outputs", f"{_folder_name(Path(name).name)}_kfold"))
     return complete_training_values(values)
 
 
@@ -432,6 +433,11 @@ def _refuse_lost_predictions(values: dict[str, Any]) -> None:
         asked.append(f"label_names={values['label_names']}")
     if asked:
         raise ConfigurationError(f"{', '.join(asked)}: the recipes need every row's prediction; leave it out.")
+
+
+def _folder_name(name: str) -> str:
+    """A name without what would lead to another folder."""
+    return re.sub(r"[^\w .+-]", "_", name).strip(". ") or "model"
 
 
 def _set_machine(values: dict[str, Any]) -> None:

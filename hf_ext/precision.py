@@ -1,6 +1,9 @@
 """Which number format to train in on this machine."""
 
 import torch
+from transformers import TrainingArguments
+
+from hf_ext.errors import ConfigurationError
 
 
 def cpu_has_bf16() -> bool:
@@ -24,3 +27,17 @@ def resolve_mixed_precision(requested: str, use_cpu: bool) -> str:
         return requested
     supported = cpu_has_bf16() if use_cpu else torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     return "bf16" if supported else "no"
+
+
+def check_precision(training_args: TrainingArguments) -> None:
+    """
+    See that the number format is one that this device trains in.
+
+    Raises:
+        ConfigurationError: If it is fp16 on a CPU, where the library would train in float32 without a word.
+    """
+    if training_args.fp16 and training_args.device.type == "cpu":
+        raise ConfigurationError(
+            "fp16=True needs a GPU; this run is on a CPU. Pass bf16=True where the processor multiplies bfloat16 in "
+            "hardware, or neither. (The recipes choose by themselves: mixed_precision=auto.)"
+        )

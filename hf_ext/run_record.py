@@ -214,7 +214,7 @@ class RunRecord:
     def __init__(self, argv: list[str], arguments: dict[str, Any]):
         self.started = time.time()
         self.facts = {
-            "command": [Path(sys.argv[0]).name, *_without_secrets(argv)],
+            "command": [Path(sys.argv[0]).name, *shown_command(argv)],
             "arguments": plain_arguments(arguments),
             "versions": {"python": platform.python_version(), **_versions()},
             "code": _git_state(),
@@ -327,7 +327,8 @@ def _shown(value: Any) -> Any:
     return without_password(str(value)) if isinstance(value, str | Path) else value
 
 
-def _without_secrets(argv: list[str]) -> list[str]:
+def shown_command(argv: list[str]) -> list[str]:
+    """A command line without tokens and passwords."""
     shown, hide = [], False
     for argument in argv:
         name = argument.split("=")[0].lstrip("-").replace("-", "_")

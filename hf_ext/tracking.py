@@ -1,36 +1,35 @@
-"""Experiment trackers: the settings of Weights & Biases, and trackers that cannot stop a run."""
+"""Experiment trackers: the settings of Weights & Biases and Trackio."""
 
-import functools
-import logging
 import netrc
 import os
-import queue
-import threading
-from collections.abc import Callable
+import sys
+import time
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from transformers import Trainer, TrainingArguments
-from transformers.integrations import get_reporting_integration_callbacks
+from transformers import TrainingArguments
 
 from hf_ext.errors import ConfigurationError
-
-logger = logging.getLogger(__name__)
+from hf_ext.run_record import shown_command
 
 WANDB_HOST = "api.wandb.ai"
-INSTALL = "pip install 'hf_ext[wandb]'"
-EVENTS = ("on_init_end", "on_train_begin", "on_log", "on_evaluate", "on_predict", "on_save", "on_train_end")
+# Trackers that are extras of this package, and how each is called.
+EXTRAS = {"wandb": "Weights & Biases", "trackio": "Trackio", "tensorboard": "TensorBoard"}
+# The library's `project`, where none is given.
+NO_PROJECT = "huggingface"
 
 
 @dataclass
 class TrackingArguments:
-    """Weights & Biases (`--report_to wandb`, or a section `wandb`); Trackio and TensorBoard by `--report_to` alone."""
+    """Weights & Biases (`--report_to wandb`, or a section `wandb`), Trackio and TensorBoard (`--report_to`)."""
 
     _argument_group_name = "wandb"
 
-    wandb_project: str | None = field(default=None, metadata={"help": "Project; by default WANDB_PROJECT."})
+    wandb_project: str | None = field(
+        default=None, metadata={"help": "Project, Trackio's too; by default `project`, or WANDB_PROJECT."}
+    )
     wandb_entity: str | None = field(default=None, metadata={"help": "Team or user; by default the login's."})
     wandb_tags: list[str] | None = field(default=None, metadata={"help": "Tags of the run."})
     wandb_notes: str | None = field(default=None, metadata={"help": "Notes of the run."})
@@ -57,22 +56,44 @@ class TrackingArguments:
             `list[str]`: What a reader has to know.
 
         Raises:
-            ConfigurationError: If Weights & Biases is asked for by `report_to` and not installed.
+            ConfigurationError: If a tracker is asked for by `report_to` and not installed.
         """
-        if "wandb" not in training_args.report_to:
-            missing = wandb_is_asked_for(vars(self)) and find_spec("wandb") is None
-            return [f"Nothing is tracked by Weights & Biases: wandb is not installed ({INSTALL})."] if missing else []
-        if find_spec("wandb") is None:
-            raise ConfigurationError(f"report_to=wandb: wandb is not installed. {INSTALL}, or name another tracker.")
+        trackers = training_args.report_to
+        for name in EXTRAS:
+            if name in trackers and find_spec(name) is None:
+                raise ConfigurationError(
+                    f"report_to={name}: {name} is not installed. {install(name)}, or name another tracker."
+                )
+        if "trackio" in trackers:
+            self._set_up_trackio(training_args)
+        if "wandb" in trackers:
+            return self._set_up_wandb(training_args)
+        missing = wandb_is_asked_for(vars(self)) and find_spec("wandb") is None
+        return [f"Nothing is tracked by Weights & Biases: wandb is not installed ({install('wandb')})."] * missing
+
+    def _set_up_trackio(self, training_args: TrainingArguments) -> None:
+        if training_args.project == NO_PROJECT and self.wandb_project is not None:
+            training_args.project = self.wandb_project
+        if training_args.run_name is None:
+            # Its callback would begin another run, under another name, for what is reported after the training.
+            training_args.run_name = f"{Path(training_args.output_dir).name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+    def _set_up_wandb(self, training_args: TrainingArguments) -> list[str]:
+        project = None if training_args.project == NO_PROJECT else training_args.project
         given = {
-            "WANDB_PROJECT": self.wandb_project,
+            "WANDB_PROJECT": self.wandb_project or project,
             "WANDB_ENTITY": self.wandb_entity,
             "WANDB_TAGS": ",".join(self.wandb_tags) if self.wandb_tags else None,
             "WANDB_NOTES": self.wandb_notes,
             "WANDB_MODE": self.wandb_mode,
         }
         os.environ.update({name: value for name, value in given.items() if value is not None})
+        # The client records the command line; all that is needed of it was read.
+        sys.argv[1:] = shown_command(sys.argv[1:])
         os.environ.setdefault("WANDB_DIR", str(Path(training_args.output_dir).absolute()))
+        # By default the end of the program waits for the network for as long as it takes.
+        for name in ("WANDB_INIT_TIMEOUT", "WANDB_FINISH_TIMEOUT"):
+            os.environ.setdefault(name, f"{self.tracker_timeout:g}")
         if os.environ.get("WANDB_MODE") in ("offline", "dryrun", "disabled") or has_wandb_login():
             return []
         os.environ["WANDB_MODE"] = "offline"
@@ -80,6 +101,11 @@ class TrackingArguments:
             "Weights & Biases has no login here (wandb login, or WANDB_API_KEY): the run is kept offline in "
             f"{os.environ['WANDB_DIR']}/wandb. `wandb sync` with its folder uploads it later."
         ]
+
+
+def install(tracker: str) -> str:
+    """The command that installs a tracker."""
+    return f"pip install 'hf_ext[{tracker}]'"
 
 
 def wandb_is_asked_for(values: dict[str, Any]) -> bool:
@@ -117,67 +143,3 @@ def has_wandb_login() -> bool:
         return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
-
-
-def guard_trackers(trainer: Trainer, timeout: float) -> None:
-    """
-    Let a tracker that fails or hangs end its own work, not the run's.
-
-    Each event of a tracker is handled in one thread of its own; the training waits for it, `timeout` at most. After an
-    exception or a timeout that tracker hears of nothing more, which is said once.
-
-    Args:
-        trainer ([`~transformers.Trainer`]): Whose trackers (`report_to`) are guarded.
-        timeout (`float`): Seconds.
-    """
-    kinds = tuple(get_reporting_integration_callbacks(trainer.args.report_to))
-    for callback in trainer.callback_handler.callbacks:
-        if kinds and isinstance(callback, kinds):
-            guard = _Guard(type(callback).__name__.removesuffix("Callback"), timeout)
-            for event in EVENTS:
-                setattr(callback, event, guard.wrap(getattr(callback, event)))
-
-
-class _Guard:
-    """Handles the events of one tracker in a thread, as long as it works."""
-
-    def __init__(self, name: str, timeout: float):
-        self.name, self.timeout, self.broken = name, timeout, False
-        self._tasks: queue.SimpleQueue[tuple[Callable, queue.SimpleQueue]] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-
-    def wrap(self, event: Callable[..., Any]) -> Callable[..., None]:
-        @functools.wraps(event)
-        def guarded(*args, **kwargs):
-            if not self.broken:
-                self._call(functools.partial(event, *args, **kwargs))
-
-        return guarded
-
-    def _call(self, task: Callable[[], Any]) -> None:
-        if self._thread is None:
-            # A daemon: one that hangs must not keep the program from ending.
-            self._thread = threading.Thread(target=self._work, name=f"tracker {self.name}", daemon=True)
-            self._thread.start()
-        answer: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-        self._tasks.put((task, answer))
-        try:
-            error = answer.get(timeout=self.timeout)
-        except queue.Empty:
-            self._give_up(f"it has not answered for {self.timeout:g} seconds")
-        else:
-            if error is not None:
-                self._give_up(f"{type(error).__name__}: {error}")
-
-    def _work(self) -> None:
-        while True:
-            task, answer = self._tasks.get()
-            try:
-                task()
-                answer.put(None)
-            except BaseException as error:  # handed to the training, which says it
-                answer.put(error)
-
-    def _give_up(self, reason: str) -> None:
-        self.broken = True
-        logger.warning("The tracker %s is left out from here on: %s. The training goes on.", self.name, reason)

@@ -1,6 +1,10 @@
 """Texts -> token ids with their lengths."""
 
+import json
+
+import transformers
 from datasets import Dataset
+from datasets.fingerprint import Hasher
 from transformers import PreTrainedTokenizerBase
 
 from hf_ext.configuration import nearest
@@ -57,11 +61,37 @@ def tokenize_dataset(
             encoded["labels"] = rows["label"]
         return dict(encoded)
 
+    settings = (max_seq_length, pad_to_max_length, keep_columns, transformers.__version__)
+    # `datasets` would pickle the whole tokenizer to find it, which takes longer than to tokenise some thousand rows.
+    fingerprint = Hasher.hash((dataset._fingerprint, encode.__code__, tokenizer_settings(tokenizer), settings))
     return dataset.map(
         encode,
+        new_fingerprint=fingerprint,
         batched=True,
         num_proc=num_proc,
         remove_columns=[name for name in dataset.column_names if name not in keep_columns],
         load_from_cache_file=load_from_cache_file,
         desc=description,
     )
+
+
+def tokenizer_settings(tokenizer: PreTrainedTokenizerBase) -> str:
+    """
+    All that decides the ids of a text, as JSON.
+
+    Args:
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): What calls leave in it, their padding and truncation, is
+            no part of it.
+    """
+    settings = {
+        "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
+        "sides": (tokenizer.padding_side, tokenizer.truncation_side),
+        "inputs": tokenizer.model_input_names,
+    }
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        settings["vocabulary"] = tokenizer.get_vocab()
+    else:
+        parts = json.loads(backend.to_str())
+        settings["backend"] = {name: part for name, part in parts.items() if name not in ("padding", "truncation")}
+    return json.dumps(settings, sort_keys=True, default=str)

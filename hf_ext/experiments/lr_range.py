@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
 
 from hf_ext.errors import UsageError
 
@@ -140,6 +139,8 @@ def smooth(losses: Sequence[float], smoothing: float = SMOOTHING) -> np.ndarray:
     Returns:
         `np.ndarray` of shape (points,)
     """
+    from scipy.ndimage import gaussian_filter1d
+
     losses = np.asarray(losses, dtype=np.float64)
     return gaussian_filter1d(losses, _width(len(losses), smoothing)) if smoothing > 0 and len(losses) else losses
 

@@ -1,6 +1,7 @@
 """From arguments (and, for the TextCNN, the training texts) to a model and its tokenizer."""
 
 import json
+import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -16,6 +17,9 @@ from hf_ext.models.adapters import is_adapted, is_mergeable, merge_adapter
 from hf_ext.models.configuration_textcnn import TextCNNConfig
 from hf_ext.models.modeling_textcnn import TextCNNForSequenceClassification
 from hf_ext.models.word_tokenizer import build_word_tokenizer, load_word_vectors
+from hf_ext.pickles import refused_pickles
+
+logger = logging.getLogger(__name__)
 
 # Models whose first position is not 0, so that as many fewer tokens fit.
 OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")
@@ -160,15 +164,16 @@ def load_with_new_parameters(model_args: ModelArguments, task: Task, use_cpu: bo
     attention = model_args.attn_implementation or ("eager" if use_cpu else None)
     tokenizer = load_tokenizer(model_args.tokenizer_name or model_args.model_name_or_path, model_args)
     try:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            name,
-            config=config,
-            ignore_mismatched_sizes=model_args.ignore_mismatched_sizes,
-            dtype="float32",
-            output_loading_info=True,
-            **({"attn_implementation": attention} if attention else {}),
-            **kwargs,
-        )
+        with refused_pickles(name):
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                name,
+                config=config,
+                ignore_mismatched_sizes=model_args.ignore_mismatched_sizes,
+                dtype="float32",
+                output_loading_info=True,
+                **({"attn_implementation": attention} if attention else {}),
+                **kwargs,
+            )
     except RuntimeError as error:
         if "ignore_mismatched_sizes" not in str(error) and "mismatch" not in str(error):
             raise
@@ -176,6 +181,8 @@ def load_with_new_parameters(model_args: ModelArguments, task: Task, use_cpu: bo
             f"{model_args.model_name_or_path} has a head of another number of classes than the data's "
             f"{len(task.label_names)}. Pass --ignore_mismatched_sizes to start a new head."
         ) from error
+    except ConfigurationError:
+        raise
     except (OSError, ValueError, SafetensorError) as error:
         raise ConfigurationError(f"{model_args.model_name_or_path} could not be loaded: {error}") from error
     tokenizer.model_max_length = min(tokenizer.model_max_length, longest_input(config) or LONGEST_TEXT, LONGEST_TEXT)
@@ -243,6 +250,8 @@ def load_config(model_args: ModelArguments):
             raise ConfigurationError(f"{folder} has no weights: none of {', '.join(WEIGHTS)} is in it.")
     elif folder.exists() or name.startswith(("/", ".", "~")):
         raise ConfigurationError(f"model_name_or_path: there is no directory {name}.")
+    if model_args.trust_remote_code:
+        logger.warning("trust_remote_code is on: Python files that come with %s are run on this machine.", name)
     try:
         return AutoConfig.from_pretrained(model_args.config_name or name, **_hub_kwargs(model_args))
     except (OSError, ValueError, json.JSONDecodeError) as error:

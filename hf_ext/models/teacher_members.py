@@ -16,9 +16,11 @@ from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 
 from hf_ext.arguments import ModelArguments
 from hf_ext.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from hf_ext.data.tokenization import tokenizer_settings
 from hf_ext.errors import ConfigurationError, DataError
 from hf_ext.models.adapter_files import find_adapter
 from hf_ext.models.building import LONGEST_TEXT, OFFSET_POSITIONS, load_classifier, load_config, load_tokenizer
+from hf_ext.pickles import refused_pickles
 
 Texts = list[str] | list[tuple[str, str]]
 Encoded = list[dict[str, list[int]]]
@@ -146,7 +148,7 @@ class Member:
             values = tensor.detach().to("cpu", torch.float32 if tensor.is_floating_point() else None)
             digest.update(f"{name} {tuple(values.shape)}".encode())
             digest.update(values.contiguous().reshape(-1).numpy())
-        digest.update(_tokenizer_settings(self.tokenizer).encode())
+        digest.update(tokenizer_settings(self.tokenizer).encode())
         digest.update(str(self.max_length).encode())
         return digest.hexdigest()
 
@@ -184,22 +186,6 @@ def load_member(model: Any, tokenizer: Any, max_length: int | None, trust_remote
 # ---- Inside ----
 
 
-def _tokenizer_settings(tokenizer: PreTrainedTokenizerBase) -> str:
-    """All that decides the ids of a text; calls leave their own padding and truncation in the backend."""
-    settings = {
-        "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
-        "sides": (tokenizer.padding_side, tokenizer.truncation_side),
-        "inputs": tokenizer.model_input_names,
-    }
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        settings["vocabulary"] = tokenizer.get_vocab()
-    else:
-        parts = json.loads(backend.to_str())
-        settings["backend"] = {name: part for name, part in parts.items() if name not in ("padding", "truncation")}
-    return json.dumps(settings, sort_keys=True, default=str)
-
-
 def _load_model(model: Any, name: str, trust_remote_code: bool) -> PreTrainedModel:
     if isinstance(model, PreTrainedModel):
         if type(model) is MODEL_MAPPING.get(type(model.config), None):
@@ -210,9 +196,12 @@ def _load_model(model: Any, name: str, trust_remote_code: bool) -> PreTrainedMod
         return load_classifier(model_args)[0]
     config = load_config(model_args)
     try:
-        loaded, info = AutoModelForSequenceClassification.from_pretrained(
-            name, config=config, dtype="auto", output_loading_info=True, trust_remote_code=trust_remote_code
-        )
+        with refused_pickles(f"The teacher {name}"):
+            loaded, info = AutoModelForSequenceClassification.from_pretrained(
+                name, config=config, dtype="auto", output_loading_info=True, trust_remote_code=trust_remote_code
+            )
+    except ConfigurationError:
+        raise
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ConfigurationError(f"The teacher {name} could not be loaded: {error}") from error
     missing = sorted(info["missing_keys"])

@@ -14,7 +14,9 @@ from hf_ext.hub.push import check_strategy
 from hf_ext.inspection import parameter_counts
 from hf_ext.lost_process import LostProcessError, is_lost_process, lost_process
 from hf_ext.models.adapter_files import adapter_saved
-from hf_ext.tracking import guard_trackers
+from hf_ext.pickles import refused_pickles
+from hf_ext.precision import check_precision
+from hf_ext.tracker_guard import guard_trackers
 from hf_ext.trainers.batch_parts import BatchParts, batch_parts, batch_rows, is_out_of_memory
 from hf_ext.trainers.batch_rows import rows_of_step
 from hf_ext.trainers.nonfinite import BUDGET, FACTOR, NonFiniteError, NonFiniteGuard, RollBack
@@ -49,8 +51,9 @@ class SafeTrainer(ResumableTrainer):
         if given is not None:
             # The library makes the repository at once.
             check_strategy(given)
+            check_precision(given)
         super().__init__(*args, **kwargs)
-        guard_trackers(self, tracker_timeout)
+        self.trackers = guard_trackers(self, tracker_timeout)
         # It would put the mean of earlier losses in the place of one that is not finite.
         self.args.logging_nan_inf_filter = False
 
@@ -120,7 +123,8 @@ class SafeTrainer(ResumableTrainer):
         self.statistics = StepStatistics(self.args.world_size)
         while True:
             try:
-                return super().train(resume_from_checkpoint, *args, **kwargs)
+                with refused_pickles(f"The checkpoint {resume_from_checkpoint}"):
+                    return super().train(resume_from_checkpoint, *args, **kwargs)
             except RollBack:
                 resume_from_checkpoint = self._last_checkpoint()
             except RuntimeError as error:
@@ -128,6 +132,9 @@ class SafeTrainer(ResumableTrainer):
                     raise
                 checkpoint, _ = newest_whole_checkpoint(Path(self.args.output_dir))
                 raise lost_process(error, f"in step {self.state.global_step + 1}", checkpoint) from error
+            finally:
+                for tracker in self.trackers:
+                    tracker.finish()
 
     def _last_checkpoint(self) -> str:
         """The last one of this run from which a step can be made: not one that was tried and failed at once."""

@@ -73,7 +73,11 @@ def test_a_run_with_secrets_all_around_pushes_and_writes_none(hub, write_data, t
         "MY_PASSWORD": "correct-horse-battery",
     }
     password = "s3cretOfTheStorage"
-    settings = {"search": {"storage": f"postgresql://me:{password}@db.example.org/studies"}}
+    settings = {
+        "search": {"storage": f"postgresql://me:{password}@db.example.org/studies"},
+        "wandb": {"mode": "offline", "notes": "no secret"},
+        "training": {"report_to": ["wandb", "tensorboard"]},
+    }
     (tmp_path / "settings.json").write_text(json.dumps(settings))
     result = on_hub(
         *(hub, tmp_path, RECIPES / "run_classification.py", tmp_path / "settings.json", *CNN, *FAST, *write_data()),
@@ -85,6 +89,8 @@ def test_a_run_with_secrets_all_around_pushes_and_writes_none(hub, write_data, t
     assert result.returncode == 0, result.stderr[-2000:]
     planted = [*secrets.values(), TOKEN, password]
     written = {**dict(files_and_members(tmp_path / "out")), "stdout": result.stdout.encode()}
+    for tracked in ("wandb/offline-run-*/run-*.wandb", "runs/*/events.*"):
+        assert len(list((tmp_path / "out").glob(tracked))) == 1
     written["stderr"] = result.stderr.encode()
     repository = hub.repositories["me/cnn"]
     written |= {f"on the Hub: {name}": content for name, content in repository.head[1].items()}
