@@ -53,9 +53,9 @@ class World:
     def tokenized(self, rows=None):
         return tokenize_dataset(self.rows if rows is None else rows, self.tokenizer, 32, keep_columns=("text",))
 
-    def trainer(self, train=None, output_dir=None):
+    def trainer(self, train=None, output_dir=None, save_strategy="no"):
         args = ExtendedTrainingArguments(
-            str(output_dir or self.folder / "out"), num_train_epochs=1, use_cpu=True, save_strategy="no"
+            str(output_dir or self.folder / "out"), num_train_epochs=1, use_cpu=True, save_strategy=save_strategy
         )
         train = self.tokenized() if train is None else train
         return ExtendedTrainer(
@@ -97,6 +97,7 @@ TRAINERS = {
     "discriminative_learning_rates": lambda trainer: "learning_rate/embeddings" in trainer.state.log_history[0],
     "gradual_unfreezing": lambda trainer: "unfreezing/depth" in trainer.state.log_history[0],
     "health": lambda trainer: "grad_norm/head" in trainer.state.log_history[0],
+    "peft": lambda trainer: any("lora_A" in name for name, _ in trainer.model.named_parameters()),
 }
 
 
@@ -107,11 +108,11 @@ def run(card, names):
 
 
 def test_all_cards_with_python_are_run_here():
-    assert len(CARDS) == 21
+    assert len(CARDS) == 26
     with_python = {card.stem for card in CARDS if blocks(card, "python")}
     tested = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
     assert with_python == (tested & with_python) | set(TRAINERS)
-    assert len(with_python) == 18
+    assert len(with_python) == 22
 
 
 @pytest.mark.parametrize("card", TRAINERS)
@@ -182,6 +183,14 @@ def test_multitask(world, names):
     assert TextCNNForSequenceClassification.from_pretrained("mrpc_model").num_labels == 2
 
 
+def test_precision(world, names):
+    names["model"] = world.deep_model()
+    trainer = run("precision", names)["trainer"]
+    trainer.args.max_steps = 1
+    trainer.train()
+    assert trainer.model.is_gradient_checkpointing and trainer.accelerator.mixed_precision == "bf16"
+
+
 def test_preflight(world, capsys):
     rows = world.rows
     unlike = Dataset.from_dict({"text": ["Nothing of this kind was said.", "Nor was that."], "label": [0, 1]})
@@ -197,10 +206,26 @@ def test_preprocessing(folder):
     assert (folder / "dataset" / "processed" / "train.json").is_file()
 
 
+def test_reproducibility(world):
+    trainer = world.trainer(save_strategy="epoch")
+    trainer.train()
+    weights = trainer.model.state_dict()
+    again = run("reproducibility", {"trainer": world.trainer(save_strategy="epoch")})["trainer"]
+    assert all(torch.equal(value, weights[name]) for name, value in again.model.state_dict().items())
+
+
 def test_report(names):
     names["labels"] = np.array(names["labels"])
     run("report", names)
     assert "<title>" in Path("report.html").read_text(encoding="utf-8")
+
+
+def test_streaming(world, names):
+    world.rows.to_json("rows.jsonl")
+    trainer = run("streaming", names)["trainer"]
+    trainer.args.max_steps = 2
+    trainer.train()
+    assert trainer.state.global_step == 2
 
 
 def test_significance(folder, capsys):
