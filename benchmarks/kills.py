@@ -18,6 +18,7 @@ import json
 import os
 import random
 import runpy
+import shutil
 import signal
 import sys
 import time
@@ -38,6 +39,7 @@ WORDS = {"good": ["good", "great", "fine", "lovely"], "bad": ["bad", "awful", "p
 FILLER = ["the", "film", "was", "a", "very", "plot", "actor", "scene", "and", "of"]
 # The longest that an attempt lives, in whole runs: so that some of them come to the end.
 LONGEST = 1.0
+ENDED = "it had ended"
 SETTINGS = [
     "--model_type", "textcnn", "--embed_size", "8", "--num_filters", "4", "--learning_rate", "1e-2",
     "--num_train_epochs", "3", "--per_device_train_batch_size", "8", "--gradient_accumulation_steps", "2",
@@ -128,7 +130,7 @@ def finish(argv: list[str], log: Path) -> float:
 
 
 def kill(argv: list[str], log: Path, notes: Path, after: float) -> str:
-    """Begin or resume a run and kill it after so many seconds; what it was doing, or `"it had ended"`."""
+    """Begin or resume a run and kill it after so many seconds; what it was doing, or [`ENDED`]."""
     deadline = time.monotonic() + after
     notes.unlink(missing_ok=True)
     with forked(argv, log, notes) as process:
@@ -137,7 +139,7 @@ def kill(argv: list[str], log: Path, notes: Path, after: float) -> str:
             if done:
                 if status:
                     raise SystemExit(f"A run ended with {os.waitstatus_to_exitcode(status)}; see {log}.")
-                return "it had ended"
+                return ENDED
             time.sleep(0.005)
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
@@ -184,12 +186,13 @@ def measure(folder: Path, kills: int, seed: int, rows: int = 320, show_progress:
         show_progress (`bool`, *optional*, defaults to `True`): Whether to show a bar.
 
     Returns:
-        `dict`: `moments` (what the run was doing -> kills), `differ` (what is not equal), `seconds` of the whole run.
+        `dict`: `moments` (what the run was doing -> kills), `differ` (what is not equal), `runs` that came to their
+            end, and `seconds` that one takes.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path, log = folder / "kills.json", folder / "runs.log"
     flags = write_rows(folder, rows)
-    done = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"seed": seed, "moments": []}
+    done = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"seed": seed, "moments": [], "ended": 0}
     if done["seed"] != seed:
         raise SystemExit(f"{path} was begun with --seed {done['seed']}; name another --output_dir.")
     if "seconds" not in done:
@@ -197,14 +200,19 @@ def measure(folder: Path, kills: int, seed: int, rows: int = 320, show_progress:
         write_json(path, done)
     bar = tqdm(total=kills, initial=len(done["moments"]), disable=not show_progress, desc="kills")
     while len(done["moments"]) < kills:
-        after = random.Random(f"{seed}:{len(done['moments'])}").uniform(0, LONGEST) * done["seconds"]
-        killed = folder / "killed"
-        moment = kill(flags_of(killed, flags), log, folder / "doing", after)
-        if moment == "it had ended":
+        attempt, killed = len(done["moments"]) + done["ended"], folder / "killed"
+        after = random.Random(f"{seed}:{attempt}").uniform(0, LONGEST) * done["seconds"]
+        given, started = flags_of(killed, flags), time.perf_counter()
+        moment = kill(given, log, folder / "doing", after)
+        if moment == ENDED:
             # All the more moments: the next one is in a run that begins anew.
             _require_equal(folder / "whole", killed)
-            done["ended"] = done.get("ended", 0) + 1
-            os.rename(killed, folder / f"killed_{done['ended']}")
+            shutil.rmtree(killed)
+            done["ended"] += 1
+            if "--resume_from_checkpoint" not in given:
+                # The machine has become faster.
+                done["seconds"] = time.perf_counter() - started
+            write_json(path, done)
             continue
         done["moments"].append(moment)
         write_json(path, done)
@@ -214,7 +222,7 @@ def measure(folder: Path, kills: int, seed: int, rows: int = 320, show_progress:
     return {
         "moments": dict(Counter(done["moments"])),
         "differ": differences(folder / "whole", folder / "killed"),
-        "runs": done.get("ended", 0) + 1,
+        "runs": done["ended"] + 1,
         "seconds": done["seconds"],
     }
 
