@@ -9,8 +9,8 @@ is let run to its end. The weights, the predictions and the history of both have
 Called again, it goes on where it was; another --seed needs another --output_dir.
 
 A quarter of the moments is drawn in wall time; the others lie up to 30 ms after the run has begun to train, to save or
-to evaluate for a random time, because most of so small a run is reading and reporting. What it was doing is told by what
-it noted last. Each attempt is a process that is forked from one which has imported everything.
+to evaluate for a random time, because most of so small a run is reading and reporting. What it was doing is told by
+what it noted last. Each attempt is a process that is forked from one which has imported everything.
 """
 
 import argparse
