@@ -8,8 +8,9 @@ after a random time, resumed by `--resume_from_checkpoint true` and killed again
 is let run to its end. The weights, the predictions and the history of both have to be equal bit for bit.
 Called again, it goes on where it was; another --seed needs another --output_dir.
 
-Moments are drawn in wall time, so also those that take long are met; what the run was doing at each is told by what it
-noted last. Each attempt is a process that is forked from one which has imported everything.
+A quarter of the moments is drawn in wall time; the others lie up to 30 ms after the run has begun to train, to save or
+to evaluate for a random time, because most of so small a run is reading and reporting. What it was doing is told by
+what it noted last. Each attempt is a process that is forked from one which has imported everything.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import json
 import os
 import random
 import runpy
+import shutil
 import signal
 import sys
 import time
@@ -36,8 +38,9 @@ ROOT = Path(__file__).parent.parent
 RECIPE = ROOT / "recipes" / "run_classification.py"
 WORDS = {"good": ["good", "great", "fine", "lovely"], "bad": ["bad", "awful", "poor", "dull"]}
 FILLER = ["the", "film", "was", "a", "very", "plot", "actor", "scene", "and", "of"]
-# The longest that an attempt lives, in whole runs: so that some of them come to the end.
-LONGEST = 1.0
+# How often a run begins, at most, what it is killed in, and how soon after that.
+VISITS, DELAY_S = 6, 0.03
+ENDED = "it had ended"
 SETTINGS = [
     "--model_type", "textcnn", "--embed_size", "8", "--num_filters", "4", "--learning_rate", "1e-2",
     "--num_train_epochs", "3", "--per_device_train_batch_size", "8", "--gradient_accumulation_steps", "2",
@@ -74,24 +77,31 @@ def note_what_is_done(path: Path) -> None:
         file.write(text)
         file.flush()
 
+    doing = ["before training"]
+
     def noting(name: str, method: str) -> None:
         plain = getattr(ExtendedTrainer, method)
 
         def noted(self, *args, **kwargs):
+            if doing[-1] == "saving":
+                return plain(self, *args, **kwargs)
+            doing.append(name)
             note(name)
             try:
                 return plain(self, *args, **kwargs)
             finally:
-                note("training" if self.is_in_train else "results")
+                doing.pop()
+                if name == "training":
+                    doing[-1] = "results"
+                note(doing[-1])
 
         setattr(ExtendedTrainer, method, noted)
 
+    noting("training", "_inner_training_loop")
     noting("saving", "_save_checkpoint")
     noting("evaluating", "evaluate")
     noting("results", "save_model")
-    noting("results", "predict")
-    noting("training", "_inner_training_loop")
-    note("before training")
+    note(doing[-1])
 
 
 @contextmanager
@@ -127,21 +137,41 @@ def finish(argv: list[str], log: Path) -> float:
     return time.perf_counter() - started
 
 
-def kill(argv: list[str], log: Path, notes: Path, after: float) -> str:
-    """Begin or resume a run and kill it after so many seconds; what it was doing, or `"it had ended"`."""
-    deadline = time.monotonic() + after
+def kill(argv: list[str], log: Path, notes: Path, moment: random.Random, longest: float) -> str:
+    """
+    Begin or resume a run and kill it.
+
+    Args:
+        argv (`list[str]`): Its settings.
+        log (`Path`): Gets what it prints.
+        notes (`Path`): Gets what it is doing.
+        moment (`random.Random`): Draws when: after so many seconds, or so soon after it has begun to train, save or
+            evaluate for the n-th time.
+        longest (`float`): The most seconds.
+
+    Returns:
+        `str`: What it was doing, or [`ENDED`].
+    """
+    wanted, visits = moment.choice(["anything", "training", "saving", "evaluating"]), moment.randint(1, VISITS)
+    after = time.monotonic() + moment.uniform(0, longest)
+    delay = moment.uniform(0, DELAY_S)
     notes.unlink(missing_ok=True)
     with forked(argv, log, notes) as process:
-        while time.monotonic() < deadline:
+        last = ""
+        while time.monotonic() < after if wanted == "anything" else visits:
             done, status = os.waitpid(process, os.WNOHANG)
             if done:
                 if status:
                     raise SystemExit(f"A run ended with {os.waitstatus_to_exitcode(status)}; see {log}.")
-                return "it had ended"
-            time.sleep(0.005)
+                return ENDED
+            now = notes.read_text(encoding="utf-8") if notes.exists() else ""
+            visits -= now == wanted != last
+            last = now
+            time.sleep(0.001)
+        time.sleep(delay)
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
-    return notes.read_text(encoding="utf-8") if notes.exists() else "before training"
+    return (notes.read_text(encoding="utf-8") if notes.exists() else "") or "before training"
 
 
 # ---- The whole ----
@@ -184,12 +214,13 @@ def measure(folder: Path, kills: int, seed: int, rows: int = 320, show_progress:
         show_progress (`bool`, *optional*, defaults to `True`): Whether to show a bar.
 
     Returns:
-        `dict`: `moments` (what the run was doing -> kills), `differ` (what is not equal), `seconds` of the whole run.
+        `dict`: `moments` (what the run was doing -> kills), `differ` (what is not equal), `runs` that came to their
+            end, and `seconds` that one takes.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path, log = folder / "kills.json", folder / "runs.log"
     flags = write_rows(folder, rows)
-    done = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"seed": seed, "moments": []}
+    done = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"seed": seed, "moments": [], "ended": 0}
     if done["seed"] != seed:
         raise SystemExit(f"{path} was begun with --seed {done['seed']}; name another --output_dir.")
     if "seconds" not in done:
@@ -197,14 +228,15 @@ def measure(folder: Path, kills: int, seed: int, rows: int = 320, show_progress:
         write_json(path, done)
     bar = tqdm(total=kills, initial=len(done["moments"]), disable=not show_progress, desc="kills")
     while len(done["moments"]) < kills:
-        after = random.Random(f"{seed}:{len(done['moments'])}").uniform(0, LONGEST) * done["seconds"]
-        killed = folder / "killed"
-        moment = kill(flags_of(killed, flags), log, folder / "doing", after)
-        if moment == "it had ended":
+        attempt, killed = len(done["moments"]) + done["ended"], folder / "killed"
+        drawn = random.Random(f"{seed}:{attempt}")
+        moment = kill(flags_of(killed, flags), log, folder / "doing", drawn, done["seconds"])
+        if moment == ENDED:
             # All the more moments: the next one is in a run that begins anew.
             _require_equal(folder / "whole", killed)
-            done["ended"] = done.get("ended", 0) + 1
-            os.rename(killed, folder / f"killed_{done['ended']}")
+            shutil.rmtree(killed)
+            done["ended"] += 1
+            write_json(path, done)
             continue
         done["moments"].append(moment)
         write_json(path, done)
@@ -214,7 +246,7 @@ def measure(folder: Path, kills: int, seed: int, rows: int = 320, show_progress:
     return {
         "moments": dict(Counter(done["moments"])),
         "differ": differences(folder / "whole", folder / "killed"),
-        "runs": done.get("ended", 0) + 1,
+        "runs": done["ended"] + 1,
         "seconds": done["seconds"],
     }
 
