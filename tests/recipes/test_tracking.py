@@ -138,7 +138,6 @@ def test_tensorboard(tracked, logged):
     check({name: [event.value for event in events.Scalars(name)] for name in events.Tags()["scalars"]}, logged)
 
 
-@pytest.mark.skipif(find_spec("trackio") is None, reason="trackio is not installed (its own pins are older)")
 def test_trackio(tracked, logged):
     (path,) = (tracked[0] / "trackio").rglob("your-project-name*.db")
     store = sqlite3.connect(path)
