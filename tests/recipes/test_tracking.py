@@ -6,7 +6,6 @@ import sqlite3
 import struct
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -58,7 +57,7 @@ def write_data(folder):
 def tracked(tmp_path_factory):
     """The folder of one run that three trackers followed, and what it printed."""
     folder = tmp_path_factory.mktemp("tracked")
-    trackers = ["wandb", "tensorboard", *(["trackio"] if find_spec("trackio") else [])]
+    trackers = ["wandb", "tensorboard", "trackio"]
     (folder / "wandb.yaml").write_text(f"{GUIDE}\ntraining:\n  report_to: {trackers}\n")
     flags = [folder / "wandb.yaml", *CNN, *FAST, *write_data(folder), "--head_learning_rate", "1e-2"]
     done = recipe(flags, folder)
