@@ -22,6 +22,7 @@ import runpy
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections import Counter
 from contextlib import contextmanager
@@ -217,6 +218,9 @@ def measure(folder: Path, kills: int, seed: int, rows: int = 320, show_progress:
         `dict`: `moments` (what the run was doing -> kills), `differ` (what is not equal), `runs` that came to their
             end, and `seconds` that one takes.
     """
+    # The bars' own lock is shared with forked processes: one that is killed while it holds it would stop this one.
+    tqdm.set_lock(threading.RLock())
+    tqdm.monitor_interval = 0
     folder.mkdir(parents=True, exist_ok=True)
     path, log = folder / "kills.json", folder / "runs.log"
     flags = write_rows(folder, rows)
