@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from hf_ext.arguments import DataArguments
 from hf_ext.errors import ConfigurationError
 
 # Techniques that look at all training rows before, or out of their order -> why not.
@@ -32,7 +33,7 @@ def complete_streaming_values(values: dict[str, Any]) -> dict[str, Any]:
         ConfigurationError: With the setting that needs more than a stream.
     """
     if not values.get("streaming"):
-        if "shuffle_buffer" in values:
+        if values.get("shuffle_buffer", DataArguments.shuffle_buffer) != DataArguments.shuffle_buffer:
             raise ConfigurationError(
                 f"shuffle_buffer={values['shuffle_buffer']} has an effect only with --streaming true; leave it out."
             )

@@ -120,6 +120,16 @@ TEACHER = ["--teacher_name_or_path", "somewhere", "--train_file", "a.json"]
             complete_training_values,
             [*CNN, "--train_file", "a.json", "--lr_scheduler_type", "slanted_triangular", "--report_to", "tensorboard"],
         ),
+        (
+            TRAINING_SETTINGS,
+            complete_training_values,
+            [*CNN, "--train_file", "a.json", "--validation_file", "b.json", "--streaming", "true", "--max_steps", "9"],
+        ),
+        (
+            TRAINING_SETTINGS,
+            complete_training_values,
+            ["--model_name_or_path", "somewhere", "--train_file", "a.json", "--peft", "lora", "--lora_r", "4"],
+        ),
         (DISTILLATION_SETTINGS, complete_distillation_values, [*CNN, *TEACHER, "--temperature", "3"]),
         (MULTITASK_SETTINGS, complete_multitask_values, [*CNN, "--tasks", json.dumps(TASKS), "--max_seq_length", "9"]),
         (
