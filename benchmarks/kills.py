@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from hf_ext import ExtendedTrainer
 from hf_ext.evaluation.tables import aligned
-from hf_ext.run_record import write_json
+from hf_ext.files import write_json
 
 ROOT = Path(__file__).parent.parent
 RECIPE = ROOT / "recipes" / "run_classification.py"

@@ -209,6 +209,7 @@ from hf_ext.models.teacher import Teacher
 from hf_ext.models.teacher_embeddings import teacher_word_vectors
 from hf_ext.models.word_tokenizer import build_word_tokenizer, load_word_vectors
 from hf_ext.optimizers import SparseAdamW
+from hf_ext.output_dir import StartOfRun, check_output_dir, clear_output_dir, open_output_dir
 from hf_ext.preparation import augment_training_rows, check_data, curriculum_callbacks
 from hf_ext.repeating import repeat_notes
 from hf_ext.results import (
@@ -221,14 +222,7 @@ from hf_ext.results import (
     write_results,
 )
 from hf_ext.run_lock import lock_folder, own_folders
-from hf_ext.run_record import (
-    RunRecord,
-    StartOfRun,
-    check_output_dir,
-    clear_output_dir,
-    open_output_dir,
-    start_training_log,
-)
+from hf_ext.run_record import RunRecord
 from hf_ext.secret_patterns import without_password
 from hf_ext.settings import (
     ALL_SETTINGS,
@@ -247,6 +241,7 @@ from hf_ext.trainers.distillation_arguments import DistillationArguments
 from hf_ext.trainers.multitask import MultiTaskTrainer
 from hf_ext.trainers.multitask_arguments import MultiTaskArguments, TaskArguments
 from hf_ext.trainers.nonfinite import NonFiniteArguments, NonFiniteError
+from hf_ext.training_log import start_training_log
 from hf_ext.version import __version__
 
 __all__ = [

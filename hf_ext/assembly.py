@@ -28,11 +28,11 @@ from hf_ext.evaluation.report import Image
 from hf_ext.experiments.cartography import DataMap
 from hf_ext.experiments.lr_finder import LRFinder, LRFinderArguments, NoUsableSlopeError
 from hf_ext.experiments.one_of_many import without_bars
+from hf_ext.files import write_json
 from hf_ext.inspection import parameter_counts
 from hf_ext.models.adapters import add_adapter, is_adapted
 from hf_ext.models.building import TextCNNArguments, build_textcnn, load_with_new_parameters
 from hf_ext.models.peft_arguments import PeftArguments
-from hf_ext.run_record import write_json
 from hf_ext.trainers.base import ExtendedTrainer
 
 # Steps of the range tests that are tried one after the other, in multiples of what is asked for.

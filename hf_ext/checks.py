@@ -11,9 +11,8 @@ from transformers.integrations import get_reporting_integration_callbacks
 
 from hf_ext.checkpoints import check_resumable, newest_whole_checkpoint
 from hf_ext.compilation import check_compilation
-from hf_ext.configuration import nearest
 from hf_ext.data.loading import TextData
-from hf_ext.errors import ConfigurationError
+from hf_ext.errors import ConfigurationError, nearest
 from hf_ext.evaluation.compute_metrics import possible_metric_names
 from hf_ext.lr_schedules import OWN_SCHEDULES
 from hf_ext.run_lock import LOCK

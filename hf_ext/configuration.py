@@ -1,7 +1,6 @@
 """Configuration files and the command line -> dataclasses."""
 
 import dataclasses
-import difflib
 import json
 import math
 import re
@@ -17,7 +16,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from hf_ext.arguments import ALIASES, REPLACED, SECTIONS, SWITCHES, VALUE_ALIASES
-from hf_ext.errors import ConfigurationError
+from hf_ext.errors import ConfigurationError, nearest
 from hf_ext.recorded_run import PRECISION, is_run_record, repeated_settings
 
 SUFFIXES = (".json", ".yaml", ".yml")
@@ -204,12 +203,6 @@ def read_configuration(path: Path) -> dict[str, Any]:
     return content
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """`" Did you mean ...?"` with the closest of the valid names, or nothing."""
-    matches = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
-    return f" Did you mean {matches[0]!r}?" if matches else ""
-
-
 def convert(value: Any, hint: Any, where: str = "") -> Any:
     """
     A value as the type that a field is annotated with.
@@ -348,7 +341,7 @@ def _flatten(content: dict, fields: dict[str, Any], path: Path, section: str = "
         if isinstance(value, dict) and (key in SECTIONS or key not in fields):
             if key not in SECTIONS:
                 raise ConfigurationError(
-                    f"{path} has the section {key!r}, which does not exist.{nearest(str(key), SECTIONS)}"
+                    f"{path} has the section {key!r}, which does not exist.{nearest(key, SECTIONS)}"
                 )
             inner = _flatten(value, fields, path, key)
         elif key in SECTIONS and key not in fields and value is None:

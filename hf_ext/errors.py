@@ -1,11 +1,13 @@
 """Errors that a user can mend, and how a recipe shows them."""
 
+import difflib
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from hf_ext.lost_process import LostProcessError, is_lost_process, lost_process
 
@@ -47,6 +49,12 @@ class TrainingTerminated(SystemExit):
         super().__init__(message)
         # What a program ends with that does not catch this.
         self.code = self.status
+
+
+def nearest(name: Any, valid: Iterable[Any]) -> str:
+    """`" Did you mean ...?"` with the closest of the valid names, or nothing."""
+    matches = difflib.get_close_matches(str(name), [str(other) for other in valid], n=1, cutoff=0.5)
+    return f" Did you mean {matches[0]!r}?" if matches else ""
 
 
 @contextmanager

@@ -24,7 +24,8 @@ from hf_ext.evaluation.predictions import Predictions, class_notes
 from hf_ext.evaluation.report import Supplements, write_report
 from hf_ext.evaluation.significance import metric_intervals
 from hf_ext.evaluation.tables import results_table
-from hf_ext.run_record import RunRecord, write_json
+from hf_ext.files import write_json
+from hf_ext.run_record import RunRecord
 
 # What the results files call a split's metrics, as in the library's own examples.
 PREFIXES = {"validation": "eval", "test": "test"}

@@ -8,10 +8,10 @@ from transformers.trainer_utils import IntervalStrategy, SchedulerType
 from transformers.training_args import OptimizerNames
 
 from hf_ext.arguments import DataArguments, ModelArguments, RecipeTrainingArguments, RunArguments
-from hf_ext.configuration import convert, nearest, parse_arguments, read_configuration, split_files
+from hf_ext.configuration import convert, parse_arguments, read_configuration, split_files
 from hf_ext.data.augmentation import AugmentationArguments
 from hf_ext.defaults import complete_training_values
-from hf_ext.errors import ConfigurationError
+from hf_ext.errors import ConfigurationError, nearest
 from hf_ext.settings import ALL_SETTINGS, TRAINING_SETTINGS
 from hf_ext.tracking import TrackingArguments
 

@@ -26,6 +26,7 @@ PREPROCESSING = (
 LAYERS = {
     "version": 0,
     "errors": 0,
+    "files": 0,
     "lost_process": 0,
     "launching": 0,
     "secret_patterns": 0,
@@ -63,6 +64,8 @@ LAYERS = {
     "layers": 1,
     "optimizers": 1,
     "run_record": 1,
+    "output_dir": 1,
+    "training_log": 1,
     "run_lock": 1,
     "recorded_run": 1,
     "repeating": 1,

@@ -11,10 +11,9 @@ from torch.utils.data import Sampler
 from transformers import TrainerCallback, TrainingArguments
 
 from hf_ext.callbacks.base import ExtensionCallback, require_unchanged
-from hf_ext.configuration import nearest
 from hf_ext.data.difficulty import SCORERS, TRAINED_SCORERS, Scorer, difficulty_scores, row_labels, row_lengths
 from hf_ext.data.sampling import MODES, CurriculumSampler, CurriculumScheduler, rows_in_use
-from hf_ext.errors import ConfigurationError
+from hf_ext.errors import ConfigurationError, nearest
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,8 @@ from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 
 from hf_ext.callbacks.base import ExtensionCallback
-from hf_ext.configuration import nearest
 from hf_ext.defaults import LESS_IS_BETTER
-from hf_ext.errors import ConfigurationError
+from hf_ext.errors import ConfigurationError, nearest
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from hf_ext.configuration import nearest
-from hf_ext.errors import DataError
+from hf_ext.errors import DataError, nearest
 
 SCORERS = ("length", "rarity")
 # Scores that only a training run can give; they are passed as an array.

@@ -13,13 +13,12 @@ import numpy as np
 from datasets import Dataset, DatasetDict
 
 from hf_ext.arguments import DataArguments, ModelArguments
-from hf_ext.configuration import nearest
 from hf_ext.data.difficulty import SCORERS, TRAINED_SCORERS
 from hf_ext.data.holding_out import hold_out
 from hf_ext.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Task, encode_labels, infer_task, parse_labels
 from hf_ext.data.reading import Table, read_hub_dataset, read_table
 from hf_ext.data.streaming import FORMATS
-from hf_ext.errors import DataError
+from hf_ext.errors import DataError, nearest
 
 SPLITS = ("train", "validation", "test")
 TEXT_COLUMNS = ("text", "sentence")

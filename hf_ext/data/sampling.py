@@ -8,9 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from torch.utils.data import Sampler
 
-from hf_ext.configuration import nearest
 from hf_ext.data.difficulty import checked_scores, percentile_within_label
-from hf_ext.errors import ConfigurationError
+from hf_ext.errors import ConfigurationError, nearest
 from hf_ext.schedules import PACINGS, competence
 
 MODES = ("curriculum", "anti", "random", "none")

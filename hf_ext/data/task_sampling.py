@@ -6,9 +6,8 @@ from typing import Literal
 import numpy as np
 from torch.utils.data import Sampler
 
-from hf_ext.configuration import nearest
 from hf_ext.data.sampling import length_grouped_order
-from hf_ext.errors import ConfigurationError
+from hf_ext.errors import ConfigurationError, nearest
 
 SAMPLINGS = ("proportional", "sqrt", "temperature", "uniform", "annealed")
 # Streams of random numbers: which task comes when, and which of its rows.

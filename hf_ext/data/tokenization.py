@@ -7,8 +7,7 @@ from datasets import Dataset
 from datasets.fingerprint import Hasher
 from transformers import PreTrainedTokenizerBase
 
-from hf_ext.configuration import nearest
-from hf_ext.errors import DataError
+from hf_ext.errors import DataError, nearest
 
 
 def tokenize_dataset(

@@ -10,16 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hf_ext.errors import ConfigurationError, DataError
-from hf_ext.evaluation.predictions import (
-    MULTI_LABEL,
-    SINGLE_LABEL,
-    Predictions,
-    open_atomically,
-    reliability_bins,
-    sigmoid,
-    softmax,
-)
+from hf_ext.evaluation.predictions import MULTI_LABEL, SINGLE_LABEL, Predictions, reliability_bins, sigmoid, softmax
 from hf_ext.evaluation.thresholds import decide
+from hf_ext.files import open_atomically
 
 CALIBRATION_FILE = "calibration.json"
 MIN_ROWS = 20

@@ -23,7 +23,9 @@ from hf_ext.evaluation.score_files import (
     score_rows,
     score_table,
 )
-from hf_ext.run_record import RunRecord, check_output_dir, clear_output_dir, write_json
+from hf_ext.files import write_json
+from hf_ext.output_dir import check_output_dir, clear_output_dir
+from hf_ext.run_record import RunRecord
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,8 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from hf_ext.configuration import nearest
 from hf_ext.data.reading import read_table
-from hf_ext.errors import ConfigurationError, DataError
+from hf_ext.errors import ConfigurationError, DataError, nearest
 from hf_ext.evaluation.comparison import Comparison, compare_models
 from hf_ext.evaluation.prediction_files import PredictionFile
 from hf_ext.evaluation.predictions import Predictions

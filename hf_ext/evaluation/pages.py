@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from hf_ext.evaluation.predictions import open_atomically
 from hf_ext.evaluation.tables import format_number, format_p
+from hf_ext.files import open_atomically
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -3,15 +3,15 @@
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 
-__all__ = ["Predictions", "class_notes", "confused_pairs", "open_atomically", "reliability_bins", "sigmoid", "softmax"]
+from hf_ext.files import open_atomically
+
+__all__ = ["Predictions", "class_notes", "confused_pairs", "reliability_bins", "sigmoid", "softmax"]
 
 SINGLE_LABEL = "single_label_classification"
 MULTI_LABEL = "multi_label_classification"
@@ -81,26 +81,6 @@ def reliability_bins(
         np.bincount(bins, confidences, minlength=num_bins) / divisor,
         np.bincount(bins, correct, minlength=num_bins) / divisor,
     )
-
-
-@contextmanager
-def open_atomically(path: str | os.PathLike) -> Iterator[TextIO]:
-    """
-    Opens a UTF-8 text file for writing that appears under its name only once it is complete.
-
-    Args:
-        path (`str` or `os.PathLike`): The file to write; its folder is created when missing.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        # A text can hold half a surrogate pair, which UTF-8 cannot; `\udXXX` is also how JSON escapes it.
-        with open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-            yield file
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,7 +24,7 @@ from hf_ext.data.transfer_set import TransferSet
 from hf_ext.errors import ConfigurationError
 from hf_ext.experiments.teacher_and_control import teacher_model_arguments
 from hf_ext.models.teacher import Teacher
-from hf_ext.run_record import PARTS, check_output_dir, check_writable
+from hf_ext.output_dir import PARTS, check_output_dir, check_writable
 from hf_ext.trainers.base import ExtendedTrainer
 
 # Texts that a teacher is asked on trial; so many that probabilities are told from logits.

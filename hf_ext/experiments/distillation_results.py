@@ -17,10 +17,10 @@ from hf_ext.evaluation.comparison import Comparison, compare_models
 from hf_ext.evaluation.predictions import Predictions
 from hf_ext.evaluation.speed import compare_speed, model_cost
 from hf_ext.experiments.distillation_run import CONTROL, DISTILLED, TEACHER, ask, load_part
+from hf_ext.files import write_json
 from hf_ext.models.building import load_tokenizer
 from hf_ext.models.teacher import Teacher
 from hf_ext.results import PREFIXES, predict_splits
-from hf_ext.run_record import write_json
 
 
 def predict_with(folder: Path, settings: dict[str, Any], data: TextData, compute_metrics) -> dict[str, Predictions]:

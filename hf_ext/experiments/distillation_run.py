@@ -33,12 +33,12 @@ from hf_ext.experiments.teacher_and_control import (
     teacher_training_arguments,
     train_once,
 )
+from hf_ext.files import write_json
 from hf_ext.models.adapter_files import find_adapter
 from hf_ext.models.building import load_classifier
 from hf_ext.models.teacher import Precision, Teacher
 from hf_ext.models.teacher_embeddings import teacher_word_vectors
 from hf_ext.results import PREFIXES
-from hf_ext.run_record import write_json
 from hf_ext.trainers.base import ExtendedTrainer
 from hf_ext.trainers.distillation import DistillationTrainer
 

@@ -23,9 +23,10 @@ from hf_ext.experiments.before_distillation import begin_training
 from hf_ext.experiments.classification_run import assemble_training, build_classifier
 from hf_ext.experiments.cross_validation import PROBABILITIES, RESULT, CrossValidation, fold_data
 from hf_ext.experiments.one_of_many import one_tracked_run, without_bars
+from hf_ext.files import write_json
 from hf_ext.preparation import quiet_arguments
 from hf_ext.results import predict_splits
-from hf_ext.run_record import training_log, write_json
+from hf_ext.training_log import training_log
 
 
 def fold_settings(settings: dict[str, Any], fold: Fold, folder: Path) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from typing import Any
 from hf_ext.arguments import RecipeTrainingArguments
 from hf_ext.errors import ConfigurationError
 from hf_ext.experiments.cross_validation import FOLDS, CrossValidation
-from hf_ext.run_record import check_output_dir, flatten
+from hf_ext.output_dir import check_output_dir
+from hf_ext.run_record import flatten
 
 PLAN = "plan.json"
 # Sections whose values decide nothing about a fold's result.

@@ -15,8 +15,9 @@ from hf_ext.evaluation.report import Image, Supplements, Table
 from hf_ext.evaluation.significance import metric_intervals
 from hf_ext.evaluation.tables import METRIC_TITLES, format_number, main_metrics
 from hf_ext.experiments.cross_validation import CrossValidation, read_fold
+from hf_ext.files import write_json
 from hf_ext.results import write_results
-from hf_ext.run_record import RunRecord, write_json
+from hf_ext.run_record import RunRecord
 
 OUT_OF_FOLD = "out_of_fold"
 

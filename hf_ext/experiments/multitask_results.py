@@ -14,8 +14,9 @@ from hf_ext.evaluation.significance import metric_intervals
 from hf_ext.evaluation.tables import results_table
 from hf_ext.experiments.multitask_run import TASKS, LoadedTask, TaskResults
 from hf_ext.experiments.single_task_baselines import MULTI, SINGLE, task_steps, transfer_sentence
+from hf_ext.files import write_json
 from hf_ext.results import PREFIXES
-from hf_ext.run_record import RunRecord, write_json
+from hf_ext.run_record import RunRecord
 from hf_ext.trainers.multitask import MultiTaskTrainer
 
 USAGE = (

@@ -19,10 +19,11 @@ from hf_ext.evaluation.averages import MAIN_METRICS
 from hf_ext.evaluation.compute_metrics import build_compute_metrics, possible_metric_names
 from hf_ext.evaluation.predictions import Predictions
 from hf_ext.experiments.teacher_and_control import FINISHED
+from hf_ext.files import write_json
 from hf_ext.models.multitask import MultiTaskModel
+from hf_ext.output_dir import GROUPS, check_output_dir
 from hf_ext.preparation import augment_training_rows, check_data, quiet_arguments
 from hf_ext.results import PREFIXES, predict_splits
-from hf_ext.run_record import GROUPS, check_output_dir, write_json
 from hf_ext.trainers.multitask import MultiTaskTrainer
 from hf_ext.trainers.multitask_arguments import TaskArguments
 

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from hf_ext.callbacks.curriculum import CurriculumArguments
-from hf_ext.configuration import nearest
 from hf_ext.data.loading import TextData
-from hf_ext.errors import ConfigurationError
+from hf_ext.errors import ConfigurationError, nearest
 from hf_ext.evaluation.averages import MAIN_METRICS
 from hf_ext.evaluation.compute_metrics import possible_metric_names
 from hf_ext.experiments.search_arguments import SearchArguments

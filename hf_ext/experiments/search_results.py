@@ -9,7 +9,8 @@ from hf_ext.evaluation.tables import METRIC_TITLES, aligned, format_number
 from hf_ext.experiments.search import Search
 from hf_ext.experiments.search_queue import TrialQueue
 from hf_ext.experiments.shared_storage import readable_storage
-from hf_ext.run_record import SECRETS, RunRecord, write_json
+from hf_ext.files import write_json
+from hf_ext.run_record import SECRETS, RunRecord
 from hf_ext.secret_patterns import without_password
 from hf_ext.settings import TRAINING_SETTINGS
 

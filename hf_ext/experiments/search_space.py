@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from hf_ext.arguments import ALIASES
-from hf_ext.configuration import nearest, read_configuration, resolve_setting
-from hf_ext.errors import ConfigurationError
+from hf_ext.configuration import read_configuration, resolve_setting
+from hf_ext.errors import ConfigurationError, nearest
 from hf_ext.settings import TRAINING_SETTINGS
 
 # The guide's name that depends on the model.

@@ -14,8 +14,8 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from hf_ext.arguments import ModelArguments, RecipeTrainingArguments
 from hf_ext.checkpoints import newest_whole_checkpoint
 from hf_ext.errors import ConfigurationError
+from hf_ext.files import write_json
 from hf_ext.models.building import load_config
-from hf_ext.run_record import write_json
 from hf_ext.trainers.base import ExtendedTrainer
 
 # Written into a folder when all that belongs there is.

@@ -8,7 +8,8 @@ from hf_ext.evaluation.split_views import shown_answer, shown_text
 from hf_ext.evaluation.tables import aligned, format_cost, format_number, p_value
 from hf_ext.export.export_run import ExportResult
 from hf_ext.export.parity import PYTORCH
-from hf_ext.run_record import RunRecord, write_json
+from hf_ext.files import write_json
+from hf_ext.run_record import RunRecord
 
 MAX_SHOWN = 20
 COLUMNS = (

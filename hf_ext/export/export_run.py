@@ -36,7 +36,7 @@ from hf_ext.export.parity import PYTORCH, Parity, check_flips, check_shapes, com
 from hf_ext.export.quantization import quantize_onnx
 from hf_ext.models.adapters import is_adapted, merge_adapter
 from hf_ext.models.building import load_pretrained
-from hf_ext.run_record import check_output_dir, clear_output_dir
+from hf_ext.output_dir import check_output_dir, clear_output_dir
 
 
 @dataclass(frozen=True)

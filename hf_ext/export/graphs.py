@@ -19,8 +19,8 @@ from hf_ext.errors import ConfigurationError
 from hf_ext.evaluation.calibration import Calibration
 from hf_ext.evaluation.speed import evaluating
 from hf_ext.export.arguments import ONNX, check_opset, require_packages
+from hf_ext.files import write_json
 from hf_ext.models.building import longest_input
-from hf_ext.run_record import write_json
 
 ONNX_FILE, TORCH_FILE = "model.onnx", "model.pt2"
 # Two rows of different lengths: a graph of one row, or of rows without padding, could be of such rows only.

@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import cached_file
 
 from hf_ext.errors import ConfigurationError, DataError
-from hf_ext.evaluation.predictions import open_atomically
+from hf_ext.files import open_atomically
 from hf_ext.models.adapters import is_adapted, require_peft
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

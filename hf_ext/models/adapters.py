@@ -13,8 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from hf_ext.configuration import nearest
-from hf_ext.errors import ConfigurationError
+from hf_ext.errors import ConfigurationError, nearest
 
 # The layer that LoRA adapts in each attention by default, under the names that models have for query and value.
 ATTENTION = (

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from hf_ext.configuration import nearest, read_configuration
-from hf_ext.errors import ConfigurationError
+from hf_ext.configuration import read_configuration
+from hf_ext.errors import ConfigurationError, nearest
 from hf_ext.models.adapter_files import is_local
 from hf_ext.models.adapters import ALL_LINEAR, check_mergeable, check_method, require_peft
 

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import TrainerState
 
 from hf_ext.errors import ConfigurationError, UsageError
-from hf_ext.run_record import write_json
+from hf_ext.files import write_json
 
 logger = logging.getLogger(__name__)
 

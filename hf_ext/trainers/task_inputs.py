@@ -6,9 +6,8 @@ from typing import Any
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase, TrainingArguments, default_data_collator
 
 from hf_ext.callbacks.base import ExtensionCallback
-from hf_ext.configuration import nearest
 from hf_ext.data.task_sampling import sampling_exponent
-from hf_ext.errors import ConfigurationError
+from hf_ext.errors import ConfigurationError, nearest
 from hf_ext.evaluation.compute_metrics import build_compute_metrics
 from hf_ext.task_weighting import WEIGHTINGS, check_same_tasks
 

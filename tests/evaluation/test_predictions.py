@@ -5,7 +5,8 @@ import pytest
 import scipy.special
 
 from hf_ext.evaluation.metrics import multi_label_metrics, single_label_metrics
-from hf_ext.evaluation.predictions import Predictions, class_notes, confused_pairs, open_atomically, reliability_bins
+from hf_ext.evaluation.predictions import Predictions, class_notes, confused_pairs, reliability_bins
+from hf_ext.files import open_atomically
 
 SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
 

@@ -1,13 +1,12 @@
 """What an augmenter refuses."""
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from hf_ext.data.augmentation.text_edits import TECHNIQUES
-from hf_ext.errors import ConfigurationError, DataError
+from hf_ext.errors import ConfigurationError, DataError, nearest
 
 ADDED_COLUMNS = ("source_idx", "is_augmented")
 
@@ -29,7 +28,7 @@ def check_techniques(name: str, techniques: Any) -> None:
     for technique in techniques:
         if technique not in TECHNIQUES:
             raise ConfigurationError(
-                f"{name}: there is no {technique!r}.{_nearest(technique, TECHNIQUES)} Valid are {valid}."
+                f"{name}: there is no {technique!r}.{nearest(technique, TECHNIQUES)} Valid are {valid}."
             )
     if len(set(techniques)) < len(techniques):
         raise ConfigurationError(f"{name} is {list(techniques)}; name each technique once.")
@@ -41,7 +40,7 @@ def check_columns(available: list[str], columns: list[str], rows: int, where: st
     for name in columns:
         if name not in available:
             raise DataError(
-                f"{where} has no column {name!r}.{_nearest(name, available)} It has {', '.join(map(str, available))}; "
+                f"{where} has no column {name!r}.{nearest(name, available)} It has {', '.join(map(str, available))}; "
                 "name the right one as text_column."
             )
         if available.count(name) > 1:
@@ -70,8 +69,3 @@ def check_texts(what: str, texts: Sequence[Any], rows: np.ndarray) -> None:
             raise DataError(f"Row {row + 1}: {what} is {text!r}; it must be a string.")
         if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
             raise DataError(f"Row {row + 1}: {what} holds half a character (a lone surrogate).")
-
-
-def _nearest(name: Any, valid: Iterable[str]) -> str:
-    matches = difflib.get_close_matches(str(name), [str(other) for other in valid], n=1, cutoff=0.5)
-    return f" Did you mean {matches[0]!r}?" if matches else ""

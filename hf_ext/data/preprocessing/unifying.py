@@ -10,10 +10,9 @@ from typing import Any
 import pyarrow as pa
 
 from hf_ext.arguments import RawDataArguments
-from hf_ext.configuration import nearest
 from hf_ext.data.loading import COPY_COLUMNS, LABEL_COLUMNS, PAIR_COLUMNS, TEXT_COLUMNS
 from hf_ext.data.streaming import Rows, Source, iter_batches
-from hf_ext.errors import DataError
+from hf_ext.errors import DataError, nearest
 
 RESERVED = ("text", "text_pair", "label")
 # Rows of a file whose columns stand for all of it.
