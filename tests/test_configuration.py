@@ -8,7 +8,8 @@ from transformers.trainer_utils import IntervalStrategy, SchedulerType
 from transformers.training_args import OptimizerNames
 
 from hf_ext.arguments import DataArguments, ModelArguments, RecipeTrainingArguments, RunArguments
-from hf_ext.configuration import convert, parse_arguments, read_configuration, split_files
+from hf_ext.configuration import parse_arguments, read_configuration, split_files
+from hf_ext.configuration.field_types import convert
 from hf_ext.data.augmentation import AugmentationArguments
 from hf_ext.defaults import complete_training_values
 from hf_ext.errors import ConfigurationError, nearest

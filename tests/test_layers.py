@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 # Layer 0 holds pure functions without transformers; layer 5 are the recipes.
+CONFIGURATION = ("command_line", "field_types", "files", "merging", "names")
 AUGMENTATION = ("augmenter", "backends", "checks", "function_words", "synonyms", "text_edits", "word_spans")
 PREFLIGHT = ("duplicates", "inspection", "labels", "report", "rows", "texts", "tokens")
 PREPROCESSING = (
@@ -56,6 +57,7 @@ LAYERS = {
     "evaluation.speed": 1,
     "lr_schedules": 1,
     "arguments": 1,
+    **{f"configuration.{name}": 1 for name in CONFIGURATION},
     "configuration": 1,
     "defaults": 1,
     "precision": 1,

@@ -71,8 +71,8 @@ def test_nothing_runs_or_unpacks_what_it_reads():
 def test_yaml_is_plain_data():
     import yaml
 
-    from hf_ext.configuration import _YamlLoader
+    from hf_ext.configuration.files import YamlLoader
 
-    assert issubclass(_YamlLoader, yaml.SafeLoader)
+    assert issubclass(YamlLoader, yaml.SafeLoader)
     with pytest.raises(yaml.constructor.ConstructorError):
-        yaml.load("!!python/object/apply:os.getcwd []", Loader=_YamlLoader)
+        yaml.load("!!python/object/apply:os.getcwd []", Loader=YamlLoader)

@@ -9,8 +9,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from hf_ext.arguments import ALIASES
 from hf_ext.configuration import read_configuration, resolve_setting
+from hf_ext.configuration.names import ALIASES
 from hf_ext.errors import ConfigurationError, nearest
 from hf_ext.settings import TRAINING_SETTINGS
 
