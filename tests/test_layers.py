@@ -11,6 +11,18 @@ ROOT = Path(__file__).parent.parent
 # Layer 0 holds pure functions without transformers; layer 5 are the recipes.
 CONFIGURATION = ("command_line", "field_types", "files", "merging", "names")
 AUGMENTATION = ("augmenter", "backends", "checks", "function_words", "synonyms", "text_edits", "word_spans")
+DEFAULTS = (
+    "distillation",
+    "evaluation",
+    "kfold",
+    "machine",
+    "multitask",
+    "range_test",
+    "search",
+    "streaming",
+    "training",
+    "whole_run",
+)
 PREFLIGHT = ("duplicates", "inspection", "labels", "report", "rows", "texts", "tokens")
 PREPROCESSING = (
     "cleaning",
@@ -59,6 +71,7 @@ LAYERS = {
     "arguments": 1,
     **{f"configuration.{name}": 1 for name in CONFIGURATION},
     "configuration": 1,
+    **{f"defaults.{name}": 1 for name in DEFAULTS},
     "defaults": 1,
     "precision": 1,
     "compilation": 1,
@@ -76,7 +89,6 @@ LAYERS = {
     "tracking": 1,
     "data.streaming": 1,
     "data.text_stream": 1,
-    "stream_checks": 1,
     "data.reading": 1,
     "data.labels": 1,
     "data.folds": 1,

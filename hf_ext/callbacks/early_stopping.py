@@ -11,8 +11,8 @@ from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 
 from hf_ext.callbacks.base import ExtensionCallback
-from hf_ext.defaults import LESS_IS_BETTER
 from hf_ext.errors import ConfigurationError, nearest
+from hf_ext.evaluation.metrics import LESS_IS_BETTER
 
 logger = logging.getLogger(__name__)
 

@@ -29,6 +29,8 @@ METRIC_NAMES = {
     ),
     REGRESSION: ("mse", "rmse", "mae", "r2", "pearson", "spearman"),
 }
+# The Trainer knows only those that end in "loss".
+LESS_IS_BETTER = {"loss", "ece", "mse", "rmse", "mae", "hamming_loss"}
 
 
 def single_label_metrics(labels: np.ndarray, predictions: np.ndarray) -> dict[str, float]:

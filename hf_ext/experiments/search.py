@@ -18,8 +18,9 @@ from tqdm.auto import tqdm
 from hf_ext.callbacks.pruning import PruningCallback
 from hf_ext.checks import LEARNING, check_training_arguments
 from hf_ext.configuration import build_arguments
-from hf_ext.defaults import LESS_IS_BETTER, complete_search_values
+from hf_ext.defaults import complete_search_values
 from hf_ext.errors import ConfigurationError, UsageError
+from hf_ext.evaluation.metrics import LESS_IS_BETTER
 from hf_ext.evaluation.tables import format_number
 from hf_ext.experiments.before_distillation import begin_training
 from hf_ext.experiments.classification_run import BuiltClassifier, assemble_training, build_classifier

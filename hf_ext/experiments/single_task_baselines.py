@@ -14,8 +14,8 @@ from hf_ext.arguments import ModelArguments, RecipeTrainingArguments
 from hf_ext.assembly import build_trainer, trainer_settings
 from hf_ext.checks import learning_settings
 from hf_ext.data.task_sampling import TaskBatchSampler, task_order
-from hf_ext.defaults import LESS_IS_BETTER
 from hf_ext.evaluation.comparison import Comparison, compare_models
+from hf_ext.evaluation.metrics import LESS_IS_BETTER
 from hf_ext.evaluation.tables import METRIC_TITLES, format_number, format_p
 from hf_ext.experiments.before_distillation import begin_training
 from hf_ext.experiments.multitask_run import (

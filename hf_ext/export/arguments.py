@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hf_ext.defaults.streaming import refuse_streaming
 from hf_ext.errors import ConfigurationError, nearest
 from hf_ext.launching import require_alone
-from hf_ext.stream_checks import refuse_streaming
 
 ONNX, ONNX_INT8, TORCH_EXPORT = "onnx", "onnx_int8", "torch_export"
 # Format -> the share of answers that may change by default. One text in a thousand leaves room for a tie.
