@@ -97,6 +97,8 @@ LAYERS = {
     "data.tokenization": 1,
     "data.sampling": 1,
     "data.difficulty": 1,
+    "data.text_columns": 1,
+    "data.minhash": 1,
     "data.duplicates": 1,
     "data.splitting": 1,
     **{f"data.augmentation.{name}": 0 for name in AUGMENTATION},

@@ -4,16 +4,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from hf_ext.data import duplicates
-from hf_ext.data.duplicates import (
-    PAIR_SEPARATOR,
-    exact_duplicates,
-    link_clusters,
-    near_duplicate_pairs,
-    near_duplicates,
-    normalize_text,
-    similarities,
-)
+from hf_ext.data import text_columns
+from hf_ext.data.duplicates import exact_duplicates, link_clusters, near_duplicate_pairs, near_duplicates
+from hf_ext.data.minhash import similarities
+from hf_ext.data.text_columns import PAIR_SEPARATOR, normalize_text
 from hf_ext.errors import ConfigurationError, DataError
 
 SYLLABLES = [consonant + vowel for consonant in "bdfgklmnprst" for vowel in "aeiou"]
@@ -159,8 +153,8 @@ def test_similarities_of_any_pairs_are_exact():
 
 def test_the_result_depends_neither_on_chunks_nor_on_the_run(perturbed, monkeypatch):
     expected = near_duplicate_pairs(perturbed, 0.6, seed=5)
-    monkeypatch.setattr(duplicates, "ROWS_A_CHUNK", 7)
-    monkeypatch.setattr(duplicates, "BYTES_A_CHUNK", 300)
+    monkeypatch.setattr(text_columns, "ROWS_A_CHUNK", 7)
+    monkeypatch.setattr(text_columns, "BYTES_A_CHUNK", 300)
     for one, other in zip(near_duplicate_pairs(perturbed, 0.6, seed=5), expected, strict=True):
         assert one.tolist() == other.tolist()
 

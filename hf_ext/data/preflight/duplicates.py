@@ -5,16 +5,11 @@ from itertools import combinations
 import numpy as np
 import pyarrow as pa
 
-from hf_ext.data.duplicates import (
-    PAIR_SEPARATOR,
-    exact_duplicates,
-    first_equal,
-    link_clusters,
-    near_duplicate_pairs,
-    similarities,
-)
+from hf_ext.data.duplicates import exact_duplicates, first_equal, link_clusters, near_duplicate_pairs
+from hf_ext.data.minhash import similarities
 from hf_ext.data.preflight.report import FAIL, MOST_EXAMPLES, OK, SKIPPED, WARN, Example, Finding, rows_of, share
 from hf_ext.data.preflight.rows import Rows
+from hf_ext.data.text_columns import PAIR_SEPARATOR
 
 # Near leaks are usual in small numbers (templates, short questions); from this share of a split on they carry a result.
 NEAR_LEAKS_TOLERATED = 0.01

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset
 
-from hf_ext.data.duplicates import PAIR_SEPARATOR
 from hf_ext.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Task
 from hf_ext.data.preflight.report import Example, shorten
+from hf_ext.data.text_columns import PAIR_SEPARATOR
 from hf_ext.errors import DataError
 
 SURROGATE = re.compile("[\ud800-\udfff]")

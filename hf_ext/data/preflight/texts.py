@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow.compute as pc
 from tqdm.auto import tqdm
 
-from hf_ext.data.duplicates import take_texts
 from hf_ext.data.preflight.report import FAIL, MOST_EXAMPLES, OK, SKIPPED, WARN, Finding, share
 from hf_ext.data.preflight.rows import Rows
+from hf_ext.data.text_columns import take_texts
 
 # Rows a split that are tokenised, evenly spaced: enough for a share to within half a percent.
 SAMPLED_ROWS = 20_000

@@ -12,7 +12,7 @@ from datasets import Dataset, concatenate_datasets
 from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from tqdm.auto import tqdm
 
-from hf_ext.data.duplicates import PAIR_SEPARATOR, exact_duplicates, near_duplicates
+from hf_ext.data.duplicates import exact_duplicates, near_duplicates
 from hf_ext.data.preprocessing.cleaning import clean_texts
 from hf_ext.data.preprocessing.plan import Plan
 from hf_ext.data.preprocessing.publishing import SPLITS, Workspace
@@ -31,6 +31,7 @@ from hf_ext.data.preprocessing.selecting import (
 from hf_ext.data.preprocessing.unifying import SourceFacts, row_name, unified_batches
 from hf_ext.data.splitting import merge_groups, strata_of, stratified_group_split
 from hf_ext.data.streaming import Source
+from hf_ext.data.text_columns import PAIR_SEPARATOR
 from hf_ext.errors import DataError
 
 BATCH_ROWS = 10_000
