@@ -10,7 +10,16 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # Layer 0 holds pure functions without transformers; layer 5 are the recipes.
 CONFIGURATION = ("command_line", "field_types", "files", "merging", "names")
-AUGMENTATION = ("augmenter", "backends", "checks", "function_words", "synonyms", "text_edits", "word_spans")
+AUGMENTATION = (
+    "arguments",
+    "augmenter",
+    "backends",
+    "checks",
+    "function_words",
+    "synonyms",
+    "text_edits",
+    "word_spans",
+)
 DEFAULTS = (
     "distillation",
     "evaluation",
@@ -163,8 +172,10 @@ LAYERS = {
     "models.multitask": 1,
     "trainers.task_inputs": 3,
     "trainers.task_losses": 3,
+    "trainers.task_evaluation": 3,
     "trainers.multitask": 3,
     "trainers.multitask_arguments": 3,
+    "trainers.techniques": 3,
     "trainers.base": 3,
     "trainers.batch_parts": 3,
     "trainers.batch_rows": 3,

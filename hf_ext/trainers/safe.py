@@ -19,7 +19,7 @@ from hf_ext.precision import check_precision
 from hf_ext.tracker_guard import guard_trackers
 from hf_ext.trainers.batch_parts import BatchParts, batch_parts, batch_rows, is_out_of_memory
 from hf_ext.trainers.batch_rows import rows_of_step
-from hf_ext.trainers.nonfinite import BUDGET, FACTOR, NonFiniteError, NonFiniteGuard, RollBack
+from hf_ext.trainers.nonfinite import NonFiniteError, NonFiniteGuard, RollBack
 from hf_ext.trainers.pushing import push_finished_model, without_token
 from hf_ext.trainers.resumable import ResumableTrainer
 from hf_ext.trainers.step_statistics import StepStatistics
@@ -37,10 +37,10 @@ class SafeTrainer(ResumableTrainer):
     def __init__(
         self,
         *args,
-        nonfinite: str = "raise",
-        nonfinite_budget: int = BUDGET,
-        roll_back_factor: float = FACTOR,
-        tracker_timeout: float = 60.0,
+        nonfinite: str,
+        nonfinite_budget: int,
+        roll_back_factor: float,
+        tracker_timeout: float,
         **kwargs,
     ):
         self.nonfinite = NonFiniteGuard(nonfinite, nonfinite_budget, roll_back_factor)
