@@ -213,6 +213,8 @@ LAYERS = {
     "experiments.cross_review": 4,
     "experiments.cartography": 4,
     "experiments.before_distillation": 4,
+    "experiments.rehearsing": 4,
+    "experiments.trained_parts": 4,
     "experiments.teacher_and_control": 4,
     "experiments.distillation_run": 4,
     "experiments.distillation_results": 4,

@@ -4,24 +4,19 @@ import copy
 import dataclasses
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from transformers import (
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    TrainerCallback,
-)
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_ext.assembly import build_model
 from hf_ext.data.distillation_collator import add_logits_column
 from hf_ext.data.loading import TextData
 from hf_ext.data.transfer_set import TransferSet
 from hf_ext.errors import ConfigurationError
+from hf_ext.experiments.rehearsing import begin_training
 from hf_ext.experiments.teacher_and_control import teacher_model_arguments
 from hf_ext.models.teacher import Teacher
 from hf_ext.output_dir import PARTS, check_output_dir, check_writable
@@ -156,32 +151,3 @@ def rehearse(
             **others,
         )
         begin_training(trainer)
-
-
-def begin_training(trainer: ExtendedTrainer) -> None:
-    """
-    Go as far as to the first step of a training, and no further.
-
-    Args:
-        trainer ([`ExtendedTrainer`]): Of no use afterwards.
-
-    Raises:
-        UsageError: With what a technique or the trainer says.
-    """
-    trainer.add_callback(_Curtain())
-    with suppress(_CurtainFalls):
-        trainer.train()
-
-
-# ---- Inside ----
-
-
-class _CurtainFalls(Exception):
-    """Nothing is wrong so far."""
-
-
-class _Curtain(TrainerCallback):
-    """The last callback: the others have begun."""
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        raise _CurtainFalls

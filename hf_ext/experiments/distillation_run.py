@@ -24,16 +24,13 @@ from hf_ext.data.teacher_logits import TeacherLogits, teacher_logits
 from hf_ext.data.transfer_set import TransferSet, build_transfer_set, read_unlabelled
 from hf_ext.errors import ConfigurationError
 from hf_ext.experiments.teacher_and_control import (
-    FINISHED,
-    StopAt,
     TeacherArguments,
     control_training_arguments,
     is_classifier,
     teacher_model_arguments,
     teacher_training_arguments,
-    train_once,
 )
-from hf_ext.files import write_json
+from hf_ext.experiments.trained_parts import StopAt, is_finished, train_into, train_once
 from hf_ext.models.adapter_files import find_adapter
 from hf_ext.models.building import load_classifier
 from hf_ext.models.teacher import Precision, Teacher
@@ -237,7 +234,7 @@ def train_student(
         checkpoint (`str`, *optional*): Where to go on.
         resume (`bool`): Whether what is in the folder already may be taken.
     """
-    if resume and (output_dir / FINISHED).is_file():
+    if resume and is_finished(output_dir):
         trained = load_part(settings, output_dir)
         if settings["peft"].wanted:
             # It may have been merged.
@@ -246,13 +243,7 @@ def train_student(
             trainer.model.load_state_dict(trained.state_dict())
         trainer.state = TrainerState.load_from_json(str(output_dir / "trainer_state.json"))
         return
-    result = trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model()
-    trainer.save_state()
-    trainer.save_metrics("train", {**result.metrics, "train_samples": len(trainer.train_dataset)})
-    trainer.accelerator.wait_for_everyone()
-    if trainer.is_world_process_zero():
-        write_json(output_dir / FINISHED, {"steps": trainer.state.global_step})
+    train_into(trainer, output_dir, checkpoint)
 
 
 def load_part(settings: dict[str, Any], folder: Path) -> PreTrainedModel:

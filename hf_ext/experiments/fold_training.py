@@ -19,10 +19,10 @@ from hf_ext.data.difficulty import TRAINED_SCORERS
 from hf_ext.data.folds import Fold
 from hf_ext.errors import UsageError
 from hf_ext.evaluation.compute_metrics import build_compute_metrics
-from hf_ext.experiments.before_distillation import begin_training
 from hf_ext.experiments.classification_run import assemble_training, build_classifier
 from hf_ext.experiments.cross_validation import PROBABILITIES, RESULT, CrossValidation, fold_data
 from hf_ext.experiments.one_of_many import one_tracked_run, without_bars
+from hf_ext.experiments.rehearsing import begin_training
 from hf_ext.files import write_json
 from hf_ext.preparation import quiet_arguments
 from hf_ext.results import predict_splits

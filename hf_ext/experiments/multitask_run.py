@@ -18,8 +18,7 @@ from hf_ext.errors import UsageError
 from hf_ext.evaluation.averages import MAIN_METRICS
 from hf_ext.evaluation.compute_metrics import build_compute_metrics, possible_metric_names
 from hf_ext.evaluation.predictions import Predictions
-from hf_ext.experiments.teacher_and_control import FINISHED
-from hf_ext.files import write_json
+from hf_ext.experiments.trained_parts import is_finished, train_into
 from hf_ext.models.multitask import MultiTaskModel
 from hf_ext.output_dir import GROUPS, check_output_dir
 from hf_ext.preparation import augment_training_rows, check_data, quiet_arguments
@@ -275,18 +274,11 @@ def train_tasks(trainer: MultiTaskTrainer, output_dir: Path, checkpoint: str | N
         checkpoint (`str`, *optional*): Where to go on.
         resume (`bool`): Whether what is in the folder already may be taken.
     """
-    if resume and (output_dir / FINISHED).is_file():
+    if resume and is_finished(output_dir):
         trainer.model.load_state_dict(MultiTaskModel.from_pretrained(output_dir).state_dict())
         trainer.state = TrainerState.load_from_json(str(output_dir / "trainer_state.json"))
         return
-    result = trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model()
-    trainer.save_state()
-    trainer.save_metrics("train", {**result.metrics, "train_samples": len(trainer.train_dataset)})
-    trainer.accelerator.wait_for_everyone()
-    if trainer.is_world_process_zero():
-        write_json(output_dir / FINISHED, {"steps": trainer.state.global_step})
-    trainer.accelerator.wait_for_everyone()
+    train_into(trainer, output_dir, checkpoint)
 
 
 def export_tasks(

@@ -17,7 +17,6 @@ from hf_ext.data.task_sampling import TaskBatchSampler, task_order
 from hf_ext.evaluation.comparison import Comparison, compare_models
 from hf_ext.evaluation.metrics import LESS_IS_BETTER
 from hf_ext.evaluation.tables import METRIC_TITLES, format_number, format_p
-from hf_ext.experiments.before_distillation import begin_training
 from hf_ext.experiments.multitask_run import (
     BASELINES,
     LoadedTask,
@@ -28,7 +27,9 @@ from hf_ext.experiments.multitask_run import (
     predict_task,
     techniques,
 )
-from hf_ext.experiments.teacher_and_control import StopAt, control_training_arguments, train_once
+from hf_ext.experiments.rehearsing import begin_training
+from hf_ext.experiments.teacher_and_control import control_training_arguments
+from hf_ext.experiments.trained_parts import StopAt, train_once
 from hf_ext.models.building import load_pretrained
 from hf_ext.preparation import quiet_arguments
 from hf_ext.trainers.base import ExtendedTrainer

@@ -1,25 +1,16 @@
 """What a distillation is compared with: the teacher, fine-tuned if it has to be, and the student without a teacher."""
 
 import copy
-import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from accelerate import PartialState
-from transformers import PreTrainedConfig, TrainerCallback
+from transformers import PreTrainedConfig
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from hf_ext.arguments import ModelArguments, RecipeTrainingArguments
-from hf_ext.checkpoints import newest_whole_checkpoint
 from hf_ext.errors import ConfigurationError
-from hf_ext.files import write_json
 from hf_ext.models.building import load_config
-from hf_ext.trainers.base import ExtendedTrainer
-
-# Written into a folder when all that belongs there is.
-FINISHED = "finished.json"
 
 
 @dataclass
@@ -141,80 +132,3 @@ def control_training_arguments(
     own.output_dir, own.report_to, own.push_to_hub, own.run_name = str(output_dir), [], False, None
     own.max_steps = steps
     return own
-
-
-class StopAt(TrainerCallback):
-    """
-    Ends a training at a step, whatever its schedules were made for.
-
-    Args:
-        step (`int`): The last optimizer step.
-    """
-
-    def __init__(self, step: int):
-        self.step = step
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step >= self.step:
-            control.should_training_stop = True
-
-
-def train_once(
-    folder: Path,
-    make_trainer: Callable[[], ExtendedTrainer],
-    settings: dict[str, Any],
-    resume: bool,
-    last_step: int | None = None,
-) -> bool:
-    """
-    Train a model into a folder of its own, unless an earlier call finished it with the same settings.
-
-    A call that was interrupted is continued at its last checkpoint.
-
-    Args:
-        folder (`Path`): Holds the model in `save_pretrained` form afterwards.
-        make_trainer (`Callable`): Makes the trainer; not called when the model is there.
-        settings (`dict`): JSON-able; what the model depends on.
-        resume (`bool`): Whether what the folder holds may be used.
-        last_step (`int`, *optional*): Where [`StopAt`] ends the training. It is not continued from a checkpoint of that
-            step, because a trainer that goes on makes at least one more.
-
-    Returns:
-        `bool`: Whether it was trained now.
-
-    Raises:
-        ConfigurationError: If the folder holds what was begun with other settings, naming them.
-    """
-    state, begun = PartialState(), folder / "begun.json"
-    settings = json.loads(json.dumps(settings, default=str))
-    if resume and begun.is_file():
-        before = json.loads(begun.read_text(encoding="utf-8"))
-        changed = [name for name in settings if before.get(name) != settings[name]]
-        if changed:
-            raise ConfigurationError(
-                f"{folder} was begun with other values of {', '.join(changed)}. Continue with the same, or begin anew "
-                "with --overwrite."
-            )
-    if resume and (folder / FINISHED).is_file():
-        return False
-    state.wait_for_everyone()
-    if state.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(begun, settings)
-    trainer = make_trainer()
-    trainer.train(resume_from_checkpoint=_last_checkpoint(folder, last_step) if resume else None)
-    trainer.save_model()
-    trainer.save_state()
-    state.wait_for_everyone()
-    if state.is_main_process:
-        write_json(folder / FINISHED, {"steps": trainer.state.global_step})
-    state.wait_for_everyone()
-    return True
-
-
-# ---- Inside ----
-
-
-def _last_checkpoint(folder: Path, before: int | None) -> str | None:
-    checkpoint, _ = newest_whole_checkpoint(folder, before)
-    return None if checkpoint is None else str(checkpoint)

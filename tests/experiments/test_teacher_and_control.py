@@ -8,13 +8,12 @@ from transformers import BertConfig, BertForSequenceClassification, BertModel, T
 
 from hf_ext import ConfigurationError, ExtendedTrainer, ModelArguments, RecipeTrainingArguments, TeacherArguments
 from hf_ext.experiments.teacher_and_control import (
-    StopAt,
     control_training_arguments,
     is_classifier,
     teacher_model_arguments,
     teacher_training_arguments,
-    train_once,
 )
+from hf_ext.experiments.trained_parts import StopAt, train_once
 
 TINY = {
     "vocab_size": 30,
