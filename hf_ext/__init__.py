@@ -216,6 +216,7 @@ from hf_ext.results import (
     calibrate_model,
     calibration_notes,
     predict_splits,
+    print_notes,
     show_dry_run,
     with_scores,
     write_preflight,
@@ -231,6 +232,7 @@ from hf_ext.settings import (
     MULTITASK_SETTINGS,
     SEARCH_SETTINGS,
     TRAINING_SETTINGS,
+    parse_settings,
 )
 from hf_ext.tracker_guard import guard_trackers
 from hf_ext.tracking import TrackingArguments, has_wandb_login
@@ -473,6 +475,7 @@ __all__ = [
     "paired_t_test",
     "parameter_counts",
     "parse_arguments",
+    "parse_settings",
     "percentile_within_label",
     "plan_folds",
     "plan_push",
@@ -480,6 +483,7 @@ __all__ = [
     "predict_with",
     "preflight",
     "preprocess",
+    "print_notes",
     "published_folder",
     "push_folder",
     "quantize_onnx",

@@ -135,6 +135,21 @@ def trainer_settings(settings: dict[str, Any], with_loss: bool = True) -> dict[s
     }
 
 
+def technique_callbacks(settings: dict[str, Any]) -> list[TrainerCallback]:
+    """
+    The techniques of a run whose curriculum needs no scores, but for an early end; new callbacks each time.
+
+    Args:
+        settings (`dict[str, Any]`): Section -> dataclass.
+    """
+    return [
+        *settings["unfreezing"].callbacks(settings["run"].allow_changed_unfreezing),
+        *settings["learning_rates"].callbacks(),
+        *settings["curriculum"].callbacks(),
+        *settings["monitors"].callbacks(),
+    ]
+
+
 def build_trainer(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,

@@ -52,11 +52,16 @@ def show_dry_run(
     for title, rows in data.items() if isinstance(data, dict) else [("Task", data)]:
         print(f"\n{title}: {rows.task.problem_type}, {len(rows.task.label_names)} outputs")
         _show_splits(rows)
-    for note in notes:
-        print(f"Note: {note}")
+    print_notes(notes)
     if findings is not None:
         print(f"\n{findings.table()}\n")
     print("Dry run: nothing was trained or written.")
+
+
+def print_notes(notes: list[str]) -> None:
+    """Print what a reader of the results has to know."""
+    for note in notes:
+        print(f"Note: {note}")
 
 
 def write_preflight(output_dir: Path, findings: PreflightReport | None) -> None:
@@ -215,8 +220,7 @@ def write_results(
         items.to_jsonl(output_dir / f"predictions_{split}.jsonl")
     scored = {split: values for split, values in metrics.items() if split in intervals}
     missing = class_notes(predictions)
-    for note in missing:
-        print(f"Note: {note}")
+    print_notes(missing)
     notes = [*notes, *missing]
     record.add(notes=notes)
     if supplements is not None and supplements.calibration is not None:

@@ -1,11 +1,15 @@
 """What a run that trains can be told, section by section: the dataclasses of all techniques in one place."""
 
+from collections.abc import Callable
+from typing import Any
+
 from hf_ext.arguments import DataArguments, ModelArguments, RecipeTrainingArguments, RunArguments
 from hf_ext.callbacks.curriculum import CurriculumArguments
 from hf_ext.callbacks.early_stopping import EarlyStoppingArguments
 from hf_ext.callbacks.learning_rates import LearningRateArguments
 from hf_ext.callbacks.monitors import MonitorArguments
 from hf_ext.callbacks.unfreezing import UnfreezingArguments
+from hf_ext.configuration import parse_arguments
 from hf_ext.data.augmentation import AugmentationArguments
 from hf_ext.data.preflight import PreflightArguments
 from hf_ext.data.preprocessing import PreprocessingArguments
@@ -61,3 +65,30 @@ ALL_SETTINGS = {
     "preprocessing": PreprocessingArguments,
     "export": ExportArguments,
 }
+
+
+def parse_settings(
+    kinds: dict[str, type],
+    argv: list[str],
+    description: str,
+    complete: Callable[[dict[str, Any]], dict[str, Any]],
+    file_flags: tuple[str, ...] = ("--args",),
+) -> dict[str, Any]:
+    """
+    The settings of a run, from its command line and configuration files; see [`parse_arguments`].
+
+    Args:
+        kinds (`dict[str, type]`): Section -> dataclass. Files may hold the settings of other recipes as well.
+        argv (`list[str]`): The arguments without the program's name.
+        description (`str`): What `--help` opens with.
+        complete (`Callable`): From the values that were given to all that follow from them.
+        file_flags (`tuple[str, ...]`, *optional*, defaults to `("--args",)`): Flags that name a configuration file.
+
+    Returns:
+        `dict[str, Any]`: Section -> an instance of its dataclass.
+
+    Raises:
+        ConfigurationError: As [`parse_arguments`].
+    """
+    parsed = parse_arguments(kinds.values(), argv, description, file_flags, complete, ALL_SETTINGS.values())
+    return dict(zip(kinds, parsed, strict=True))

@@ -18,6 +18,7 @@ from hf_ext import (
     known_rows,
     parse_arguments,
     plan_push,
+    print_notes,
     push_folder,
     readable_errors,
     require_alone,
@@ -29,8 +30,7 @@ def main(argv: list[str]) -> None:
     require_alone("A push")
     target = args.target() if args.dry_run else check_target(args.target())
     rows, notes = known_rows(Path(args.model_dir), args.data_files)
-    for note in notes:
-        print(f"Note: {note}")
+    print_notes(notes)
     if args.dry_run:
         plan = plan_push(args.model_dir, rows, target.secrets(), args.max_gigabytes)
         print(f"\n{plan.table()}\n")

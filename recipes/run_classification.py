@@ -27,7 +27,6 @@ import sys
 from accelerate import PartialState
 
 from hf_ext import (
-    ALL_SETTINGS,
     TRAINING_SETTINGS,
     RunRecord,
     StartOfRun,
@@ -53,8 +52,9 @@ from hf_ext import (
     model_cost,
     open_output_dir,
     own_folders,
-    parse_arguments,
+    parse_settings,
     predict_splits,
+    print_notes,
     push_folder,
     readable_errors,
     repeat_notes,
@@ -71,10 +71,7 @@ from hf_ext import (
 
 @own_folders()
 def main(argv: list[str]) -> None:
-    parsed = parse_arguments(
-        TRAINING_SETTINGS.values(), argv, __doc__, complete=complete_training_values, others=ALL_SETTINGS.values()
-    )
-    settings = dict(zip(TRAINING_SETTINGS, parsed, strict=True))
+    settings = parse_settings(TRAINING_SETTINGS, argv, __doc__, complete_training_values)
     model_args, data_args, training_args, run_args = (settings[name] for name in ("model", "data", "training", "run"))
     loss_args, calibration_args = settings["loss"], settings["calibration"]
     record = RunRecord(argv, settings)
@@ -142,8 +139,7 @@ def main(argv: list[str]) -> None:
         if training_args.do_train:
             record.write(output_dir)
         write_preflight(output_dir, findings)
-        for note in notes:
-            print(f"Note: {note}")
+        print_notes(notes)
 
     # Nothing was written so far, nor is it before the techniques have looked at their settings too.
     PartialState().wait_for_everyone()
@@ -170,8 +166,7 @@ def main(argv: list[str]) -> None:
             calibration = with_scores(calibration, metrics)
         if fitted is not None:
             calibration.save(output_dir)
-        for note in said:
-            print(f"Note: {note}")
+        print_notes(said)
         shown = Supplements(
             images=images,
             augmented=built.samples,

@@ -17,6 +17,7 @@ from hf_ext import (
     RunRecord,
     compare_files,
     parse_arguments,
+    print_notes,
     readable_errors,
     require_alone,
     write_comparison,
@@ -33,8 +34,7 @@ def main(argv: list[str]) -> None:
     print()
     for sentence in result.sentences:
         print(sentence)
-    for note in result.notes:
-        print(f"Note: {note}")
+    print_notes(result.notes)
     print(f"\nReport: {report}")
 
 

@@ -17,7 +17,6 @@ from functools import partial
 from accelerate import PartialState
 
 from hf_ext import (
-    ALL_SETTINGS,
     DISTILLATION_SETTINGS,
     RunRecord,
     Supplements,
@@ -42,9 +41,10 @@ from hf_ext import (
     make_transfer_set,
     open_output_dir,
     own_folders,
-    parse_arguments,
+    parse_settings,
     predict_splits,
     predict_with,
+    print_notes,
     push_folder,
     readable_errors,
     rehearse,
@@ -77,14 +77,7 @@ def say(text: str) -> None:
 
 @own_folders()
 def main(argv: list[str]) -> None:
-    parsed = parse_arguments(
-        DISTILLATION_SETTINGS.values(),
-        argv,
-        __doc__,
-        complete=complete_distillation_values,
-        others=ALL_SETTINGS.values(),
-    )
-    settings = dict(zip(DISTILLATION_SETTINGS, parsed, strict=True))
+    settings = parse_settings(DISTILLATION_SETTINGS, argv, __doc__, complete_distillation_values)
     model_args, data_args, training_args, run_args = (settings[name] for name in ("model", "data", "training", "run"))
     record = RunRecord(argv, settings)
     tracking = settings["tracking"].set_up(training_args)
@@ -121,25 +114,15 @@ def main(argv: list[str]) -> None:
     notes += training_args.precision_notes(run_args.mixed_precision)
     findings = check_data(settings["preflight"], given, tokenizer)
 
-    def techniques() -> list:
-        return [
-            *settings["unfreezing"].callbacks(run_args.allow_changed_unfreezing),
-            *settings["learning_rates"].callbacks(),
-            *settings["curriculum"].callbacks(),
-            *settings["monitors"].callbacks(),
-        ]
-
-    def student_trainer(settings, model, tokenizer, encoded):
-        callbacks = [*techniques(), *settings["early_stopping"].callbacks()]
-        return build_student_trainer(settings, model, tokenizer, encoded, teacher, compute_metrics, callbacks)
-
     if target is not None and PartialState().is_main_process:
         target = check_target(target)
     # Nothing was written so far, nor is it before teacher, trainer and techniques have looked at their settings.
     check_teacher(settings, teacher, ready, model, transfer)
     encoded = tokenize_splits(tokenizer, data_args, training_args, data.splits)
-    rehearse(student_trainer, settings, model, tokenizer, encoded)
-    if run_args.dry_run and PartialState().is_main_process:
+    rehearse(
+        build_student_trainer, settings, model, tokenizer, encoded, teacher=teacher, compute_metrics=compute_metrics
+    )
+    if run_args.dry_run:
         show_dry_run(record, given, notes, findings)
     if settings["preflight"].preflight == "error":
         findings.raise_if_failed()
@@ -151,8 +134,7 @@ def main(argv: list[str]) -> None:
         record.add(notes=notes)
         record.write(output_dir)
         write_preflight(output_dir, findings)
-        for note in notes:
-            print(f"Note: {note}")
+        print_notes(notes)
 
     PartialState().wait_for_everyone()
     if training_args.should_save:
@@ -172,7 +154,7 @@ def main(argv: list[str]) -> None:
     say("\nThe student learns from the teacher.")
     if settings["distillation"].student_embeddings == "teacher" and checkpoint is None:
         start_embeddings_from_teacher(settings, model, tokenizer, teacher)
-    trainer = student_trainer(settings, model, tokenizer, encoded)
+    trainer = build_student_trainer(settings, model, tokenizer, encoded, teacher, compute_metrics)
     notes += trainer.loss_notes()
     # Unless it answers online, nothing holds it any more while the student trains.
     teacher = None
@@ -183,7 +165,7 @@ def main(argv: list[str]) -> None:
     distilled, metrics = predict_splits(trainer, given, encoded)
 
     say(f"\nThe control, the student without a teacher, makes as many steps ({trainer.state.global_step:,}).")
-    train_control(settings, given, transfer, trainer.state, compute_metrics, techniques(), output_dir, resume)
+    train_control(settings, given, transfer, trainer.state, compute_metrics, output_dir, resume)
     control = predict_with(output_dir / "control", settings, given, compute_metrics)
     answers = {"teacher": of_teacher, "distilled": distilled, "control": control}
     if trainer.is_world_process_zero():

@@ -14,7 +14,6 @@ from accelerate import PartialState
 from transformers import DataCollatorWithPadding
 
 from hf_ext import (
-    ALL_SETTINGS,
     DataArguments,
     ExtendedTrainer,
     ModelArguments,
@@ -33,8 +32,9 @@ from hf_ext import (
     load_pretrained,
     load_text_data,
     model_cost,
-    parse_arguments,
+    parse_settings,
     predict_splits,
+    print_notes,
     readable_errors,
     show_dry_run,
     start_training_log,
@@ -44,44 +44,41 @@ from hf_ext import (
     write_results,
 )
 
-ARGUMENTS = (ModelArguments, DataArguments, RecipeTrainingArguments, SavedCalibrationArguments, RunArguments)
+SETTINGS = {
+    "model": ModelArguments,
+    "data": DataArguments,
+    "training": RecipeTrainingArguments,
+    "calibration": SavedCalibrationArguments,
+    "run": RunArguments,
+}
 
 
 def main(argv: list[str]) -> None:
-    model_args, data_args, training_args, saved_args, run_args = parse_arguments(
-        ARGUMENTS,
-        argv,
-        __doc__,
-        file_flags=("--args", "--data_config"),
-        complete=complete_evaluation_values,
-        others=ALL_SETTINGS.values(),
-    )
-    sections = ("model", "data", "training", "calibration", "run")
-    arguments = (model_args, data_args, training_args, saved_args, run_args)
-    record = RunRecord(argv, dict(zip(sections, arguments, strict=True)))
+    settings = parse_settings(SETTINGS, argv, __doc__, complete_evaluation_values, ("--args", "--data_config"))
+    model_args, data_args, training_args, run_args = (settings[name] for name in ("model", "data", "training", "run"))
+    record = RunRecord(argv, settings)
     output_dir = check_output_dir(training_args.output_dir, run_args.overwrite, model=model_args.model_name_or_path)
     task = task_of_config(load_config(model_args))
-    data = load_text_data(data_args, model_args, ("test",), task)
-    calibration = find_calibration(model_args, task) if saved_args.calibration == "auto" else None
+    given = load_text_data(data_args, model_args, ("test",), task)
+    calibration = find_calibration(model_args, task) if settings["calibration"].calibration == "auto" else None
     compute_metrics = build_compute_metrics(task.problem_type, data_args.metric_name, calibration)
-    notes = data.notes + training_args.precision_notes(run_args.mixed_precision)
+    notes = given.notes + training_args.precision_notes(run_args.mixed_precision)
     notes += calibration_notes(calibration, model_args.model_name_or_path)
     if run_args.dry_run:
-        show_dry_run(record, data, notes)
+        show_dry_run(record, given, notes)
         return
 
     model, tokenizer = load_pretrained(model_args, task, training_args.use_cpu)
     record.add(model=model_cost(model))
     max_length = min(data_args.max_seq_length or tokenizer.model_max_length, tokenizer.model_max_length)
     with training_args.main_process_first(desc="tokenising"):
-        encoded = {"test": tokenize_dataset(data.splits["test"], tokenizer, max_length, description="Tokenising test")}
+        encoded = {"test": tokenize_dataset(given.splits["test"], tokenizer, max_length, description="Tokenising test")}
     PartialState().wait_for_everyone()
     if training_args.should_save:
         if run_args.overwrite:
             clear_output_dir(output_dir)
         start_training_log(output_dir)
-        for note in notes:
-            print(f"Note: {note}")
+        print_notes(notes)
 
     trainer = ExtendedTrainer(
         model=model,
@@ -90,8 +87,8 @@ def main(argv: list[str]) -> None:
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=compute_metrics,
     )
-    predictions, metrics = predict_splits(trainer, data, encoded, calibration)
-    record.add(data=data.fingerprint(), notes=notes)
+    predictions, metrics = predict_splits(trainer, given, encoded, calibration)
+    record.add(data=given.fingerprint(), notes=notes)
     if trainer.is_world_process_zero():
         title = f"Evaluation of {model_args.name or model_args.model_name_or_path}"
         shown = Supplements(calibration=None if calibration is None else with_scores(calibration, metrics))

@@ -14,7 +14,6 @@ texts otherwise than max_flips allows ends the run, and nothing is left of it. h
 import sys
 
 from hf_ext import (
-    ALL_SETTINGS,
     DataArguments,
     ExportArguments,
     ModelArguments,
@@ -28,36 +27,38 @@ from hf_ext import (
     load_config,
     load_text_data,
     load_to_export,
-    parse_arguments,
+    parse_settings,
+    print_notes,
     published_folder,
     readable_errors,
     task_of_config,
     write_export,
 )
 
-ARGUMENTS = (ModelArguments, DataArguments, SavedCalibrationArguments, ExportArguments)
+SETTINGS = {
+    "model": ModelArguments,
+    "data": DataArguments,
+    "calibration": SavedCalibrationArguments,
+    "export": ExportArguments,
+}
 
 
 def main(argv: list[str]) -> None:
-    model_args, data_args, saved_args, export_args = parse_arguments(
-        ARGUMENTS, argv, __doc__, complete=complete_export_values, others=ALL_SETTINGS.values()
-    )
-    sections = {"model": model_args, "data": data_args, "calibration": saved_args, "export": export_args}
-    record = RunRecord(argv, sections)
+    settings = parse_settings(SETTINGS, argv, __doc__, complete_export_values)
+    model_args, data_args, export_args = settings["model"], settings["data"], settings["export"]
+    record = RunRecord(argv, settings)
     source = model_args.model_name_or_path
     output_dir = check_output_dir(export_args.output_dir, export_args.overwrite, model=source)
     task = task_of_config(load_config(model_args))
-    data = load_text_data(data_args, model_args, ("test",), task)
-    calibration = find_calibration(model_args, task) if saved_args.calibration == "auto" else None
-    for note in data.notes + calibration_notes(calibration, source):
-        print(f"Note: {note}")
+    given = load_text_data(data_args, model_args, ("test",), task)
+    calibration = find_calibration(model_args, task) if settings["calibration"].calibration == "auto" else None
+    print_notes(given.notes + calibration_notes(calibration, source))
     model, tokenizer, said = load_to_export(model_args, task)
-    for note in said:
-        print(f"Note: {note}")
+    print_notes(said)
     tokenizer.model_max_length = min(data_args.max_seq_length or tokenizer.model_max_length, tokenizer.model_max_length)
-    record.add(data=data.fingerprint())
+    record.add(data=given.fingerprint())
     with published_folder(output_dir, export_args.overwrite) as folder:
-        result = export_model(export_args, model, tokenizer, data, folder, calibration)
+        result = export_model(export_args, model, tokenizer, given, folder, calibration)
         report = write_export(result, f"Exports of {source}", record, folder)
     print(f"\nReport: {output_dir / report.name}")
 

@@ -19,7 +19,6 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from hf_ext import (
-    ALL_SETTINGS,
     KFOLD_SETTINGS,
     OwnFolds,
     RunRecord,
@@ -37,8 +36,9 @@ from hf_ext import (
     open_output_dir,
     open_storage,
     own_folders,
-    parse_arguments,
+    parse_settings,
     plan_folds,
+    print_notes,
     readable_errors,
     rehearse_fold,
     remove_unfinished,
@@ -54,10 +54,7 @@ from hf_ext import (
 
 @own_folders()
 def main(argv: list[str]) -> None:
-    parsed = parse_arguments(
-        KFOLD_SETTINGS.values(), argv, __doc__, complete=complete_kfold_values, others=ALL_SETTINGS.values()
-    )
-    settings = dict(zip(KFOLD_SETTINGS, parsed, strict=True))
+    settings = parse_settings(KFOLD_SETTINGS, argv, __doc__, complete_kfold_values)
     model_args, training_args, run_args = settings["model"], settings["training"], settings["run"]
     kfold = settings["kfold"]
     record = RunRecord(argv, settings)
@@ -66,21 +63,21 @@ def main(argv: list[str]) -> None:
     output_dir, resume = check_kfold_dir(settings)
 
     numbers = settings["curriculum"].number_columns()
-    data = load_text_data(settings["data"], model_args, ("train",), None, numbers, kfold.group_column)
-    settings["loss"].check(data.task.problem_type, data.task.label_names, training_args.label_smoothing_factor)
-    run = plan_folds(settings, data, record.facts["arguments"])
-    notes = data.notes + describe_folds(run) + tracking
+    given = load_text_data(settings["data"], model_args, ("train",), None, numbers, kfold.group_column)
+    settings["loss"].check(given.task.problem_type, given.task.label_names, training_args.label_smoothing_factor)
+    run = plan_folds(settings, given, record.facts["arguments"])
+    notes = given.notes + describe_folds(run) + tracking
     notes += training_args.precision_notes(run_args.mixed_precision)
-    record.add(data=data.fingerprint(), notes=notes)
+    record.add(data=given.fingerprint(), notes=notes)
     check_same_data(record.facts["data"])
     notes += repeat_notes(argv, record, output_dir)
     plan = make_fold_plan(run, record.facts["data"]["train"])
     if resume:
         check_same_plan(output_dir, plan)
     tokenizer = rehearse_fold(run)
-    findings = check_data(settings["preflight"], data, tokenizer)
+    findings = check_data(settings["preflight"], given, tokenizer)
     if run_args.dry_run:
-        show_dry_run(record, data, notes, findings)
+        show_dry_run(record, given, notes, findings)
     if settings["preflight"].preflight == "error":
         findings.raise_if_failed()
     if run_args.dry_run:
@@ -99,8 +96,7 @@ def main(argv: list[str]) -> None:
         identity = begin_plan(output_dir, plan)
         record.write(output_dir)
         write_preflight(output_dir, findings)
-        for note in notes:
-            print(f"Note: {note}")
+        print_notes(notes)
     if storage is not None:
         folds = SharedFolds(storage, f"folds {identity}", range(len(run.folds)), kfold.worker_timeout)
     else:

@@ -13,7 +13,6 @@ import sys
 from accelerate import PartialState
 
 from hf_ext import (
-    ALL_SETTINGS,
     TRAINING_SETTINGS,
     LRFinder,
     augment_training_rows,
@@ -25,7 +24,7 @@ from hf_ext import (
     complete_range_test_values,
     load_config,
     load_text_data,
-    parse_arguments,
+    parse_settings,
     readable_errors,
     tokenize_splits,
     trainer_settings,
@@ -34,28 +33,24 @@ from hf_ext import (
 
 
 def main(argv: list[str]) -> None:
-    parsed = parse_arguments(
-        TRAINING_SETTINGS.values(), argv, __doc__, complete=complete_range_test_values, others=ALL_SETTINGS.values()
-    )
-    settings = dict(zip(TRAINING_SETTINGS, parsed, strict=True))
+    settings = parse_settings(TRAINING_SETTINGS, argv, __doc__, complete_range_test_values)
     model_args, data_args, training_args = settings["model"], settings["data"], settings["training"]
     run_args, finder_args, augmentation = settings["run"], settings["lr_finder"], settings["augmentation"]
     check_training_arguments(training_args)
     output_dir = check_output_dir(training_args.output_dir, run_args.overwrite, model=model_args.model_name_or_path)
     if model_args.model_name_or_path is not None:
         load_config(model_args)
-    data = load_text_data(data_args, model_args, ("train",))
-    settings["loss"].check(data.task.problem_type, data.task.label_names, training_args.label_smoothing_factor)
+    given = load_text_data(data_args, model_args, ("train",))
+    settings["loss"].check(given.task.problem_type, given.task.label_names, training_args.label_smoothing_factor)
     if run_args.dry_run and PartialState().is_main_process:
-        print(f"{len(data.splits['train']):,} training rows, {finder_args}\nDry run: nothing was trained or written.")
+        print(f"{len(given.splits['train']):,} training rows, {finder_args}\nDry run: nothing was trained or written.")
     if run_args.dry_run:
         return
-    data, _, _ = augment_training_rows(augmentation, data, training_args.seed, data_args.preprocessing_num_workers)
+    data, _, _ = augment_training_rows(augmentation, given, training_args.seed, data_args.preprocessing_num_workers)
     model, tokenizer, _ = build_model(
         model_args, settings["textcnn"], data_args, training_args, data.task, data.texts("train"), settings["peft"]
     )
     encoded = tokenize_splits(tokenizer, data_args, training_args, data.splits)
-    on_the_fly = augmentation.augmenter(training_args.seed) if augmentation.augmentation_on_the_fly else None
     trainer = build_trainer(
         model,
         tokenizer,
@@ -63,7 +58,7 @@ def main(argv: list[str]) -> None:
         training_args,
         trainer_settings(settings),
         callbacks=settings["learning_rates"].callbacks(),
-        augmenter=on_the_fly,
+        augmenter=augmentation.augmenter_on_the_fly(training_args.seed),
     )
     finder = LRFinder.from_trainer(trainer)
     finder.range_test(

@@ -16,7 +16,6 @@ import sys
 from accelerate import PartialState
 
 from hf_ext import (
-    ALL_SETTINGS,
     MULTITASK_SETTINGS,
     RunRecord,
     build_multitask_trainer,
@@ -33,7 +32,8 @@ from hf_ext import (
     load_tasks,
     open_output_dir,
     own_folders,
-    parse_arguments,
+    parse_settings,
+    print_notes,
     readable_errors,
     rehearse_tasks,
     repeat_notes,
@@ -51,10 +51,7 @@ from hf_ext import (
 
 @own_folders()
 def main(argv: list[str]) -> None:
-    parsed = parse_arguments(
-        MULTITASK_SETTINGS.values(), argv, __doc__, complete=complete_multitask_values, others=ALL_SETTINGS.values()
-    )
-    settings = dict(zip(MULTITASK_SETTINGS, parsed, strict=True))
+    settings = parse_settings(MULTITASK_SETTINGS, argv, __doc__, complete_multitask_values)
     model_args, training_args, run_args = settings["model"], settings["training"], settings["run"]
     record = RunRecord(argv, settings)
     tracking = settings["tracking"].set_up(training_args)
@@ -76,7 +73,7 @@ def main(argv: list[str]) -> None:
     notes += repeat_notes(argv, record, output_dir)
     findings = check_tasks(settings, tasks)
     notes += built + rehearse_tasks(settings, models, tasks)
-    if run_args.dry_run and PartialState().is_main_process:
+    if run_args.dry_run:
         show_dry_run(record, {name: task.data for name, task in tasks.items()}, notes, findings)
     if settings["preflight"].preflight == "error":
         findings.raise_if_failed()
@@ -87,8 +84,7 @@ def main(argv: list[str]) -> None:
         open_output_dir(output_dir, run_args.overwrite, resume)
         record.write(output_dir)
         write_preflight(output_dir, findings)
-        for note in notes:
-            print(f"Note: {note}")
+        print_notes(notes)
 
     # Nothing was written so far.
     PartialState().wait_for_everyone()

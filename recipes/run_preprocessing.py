@@ -14,41 +14,35 @@ import sys
 from pathlib import Path
 
 from hf_ext import (
-    ALL_SETTINGS,
     PreprocessingArguments,
     PreprocessingRunArguments,
     RawDataArguments,
     complete_preprocessing_values,
     describe_plan,
     make_plan,
-    parse_arguments,
+    parse_settings,
     preprocess,
+    print_notes,
     readable_errors,
     report_table,
     require_alone,
 )
 
-ARGUMENTS = (PreprocessingRunArguments, PreprocessingArguments, RawDataArguments)
+SETTINGS = {"run": PreprocessingRunArguments, "preprocessing": PreprocessingArguments, "data": RawDataArguments}
+FILE_FLAGS = ("--args", "--config", "--data_config")
 
 
 def main(argv: list[str]) -> None:
-    run_args, settings, data_args = parse_arguments(
-        ARGUMENTS,
-        argv,
-        __doc__,
-        file_flags=("--args", "--config", "--data_config"),
-        complete=complete_preprocessing_values,
-        others=ALL_SETTINGS.values(),
-    )
+    settings = parse_settings(SETTINGS, argv, __doc__, complete_preprocessing_values, FILE_FLAGS)
+    run_args, wanted, data_args = settings["run"], settings["preprocessing"], settings["data"]
     require_alone("Preprocessing")
     if run_args.dry_run:
-        print(describe_plan(make_plan(Path(run_args.input_dir), settings, data_args)))
+        print(describe_plan(make_plan(Path(run_args.input_dir), wanted, data_args)))
         return
 
-    report, was_there = preprocess(run_args.input_dir, run_args.output_dir, settings, data_args, run_args.overwrite)
+    report, was_there = preprocess(run_args.input_dir, run_args.output_dir, wanted, data_args, run_args.overwrite)
     print(report_table(report))
-    for note in report["notes"]:
-        print(f"Note: {note}")
+    print_notes(report["notes"])
     page = Path(run_args.output_dir) / "data_report.html"
     print(f"Up to date, nothing to do: {page}" if was_there else f"Report: {page}")
 

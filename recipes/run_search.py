@@ -39,6 +39,7 @@ from hf_ext import (
     held_search,
     load_config,
     load_text_data,
+    print_notes,
     read_search_space,
     readable_errors,
     repeat_notes,
@@ -112,8 +113,7 @@ def main(argv: list[str]) -> None:
     start_training_log(output_dir)
     record.write(output_dir)
     write_preflight(output_dir, findings)
-    for note in notes:
-        print(f"Note: {note}")
+    print_notes(notes)
     search.run(queue, show_progress=not training_args.disable_tqdm)
     results = write_search(search, queue, record, notes)
     if search_args.evaluate_best and results["finished"]:

@@ -146,8 +146,6 @@ def assemble_training(
         *settings["early_stopping"].callbacks(),
         *settings["monitors"].callbacks(),
     ]
-    augmentation = settings["augmentation"]
-    on_the_fly = augmentation.augmenter(training_args.seed) if augmentation.augmentation_on_the_fly else None
     trainer = build_trainer(
         built.model,
         built.tokenizer,
@@ -156,7 +154,7 @@ def assemble_training(
         own,
         compute_metrics,
         [*callbacks, *more_callbacks],
-        on_the_fly,
+        settings["augmentation"].augmenter_on_the_fly(training_args.seed),
     )
     finder, notes = None, trainer.loss_notes()
     if finder_args.find_learning_rate and training_args.do_train:

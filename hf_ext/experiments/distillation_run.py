@@ -11,12 +11,11 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    TrainerCallback,
     TrainerState,
 )
 
 from hf_ext.arguments import ModelArguments
-from hf_ext.assembly import build_model, build_trainer, tokenize_splits, trainer_settings
+from hf_ext.assembly import build_model, build_trainer, technique_callbacks, tokenize_splits, trainer_settings
 from hf_ext.checks import learning_settings
 from hf_ext.data.distillation_collator import add_logits_column
 from hf_ext.data.loading import TextData
@@ -188,7 +187,6 @@ def build_student_trainer(
     encoded: dict[str, Dataset],
     teacher: Teacher,
     compute_metrics,
-    callbacks: list[TrainerCallback],
 ) -> DistillationTrainer:
     """
     The trainer of the student. It holds the teacher only if that answers online.
@@ -200,12 +198,10 @@ def build_student_trainer(
         encoded (`dict[str, Dataset]`): The tokenised splits; `train` as from [`label_transfer_set`].
         teacher ([`Teacher`]): Who answers online.
         compute_metrics (`Callable`): The Trainer's.
-        callbacks (`list[TrainerCallback]`): Techniques.
     """
-    online, augmentation = settings["teacher"].teacher_logits == "online", settings["augmentation"]
     own = {
         **settings["distillation"].trainer_settings(),
-        "teacher_model": teacher if online else None,
+        "teacher_model": teacher if settings["teacher"].teacher_logits == "online" else None,
         "teacher_logits": settings["teacher"].teacher_logits,
     }
     return build_trainer(
@@ -215,8 +211,8 @@ def build_student_trainer(
         settings["training"],
         trainer_settings(settings),
         compute_metrics,
-        callbacks,
-        augmentation.augmenter(settings["training"].seed) if augmentation.augmentation_on_the_fly else None,
+        [*technique_callbacks(settings), *settings["early_stopping"].callbacks()],
+        settings["augmentation"].augmenter_on_the_fly(settings["training"].seed),
         lambda model, **others: DistillationTrainer(student_model=model, **own, **others),
     )
 
@@ -297,13 +293,13 @@ def train_control(
     transfer: TransferSet,
     student: TrainerState,
     compute_metrics,
-    callbacks: list[TrainerCallback],
     output_dir: Path,
     resume: bool,
 ) -> None:
     """
     Train the student without a teacher into `output_dir/control`: on the labelled rows of the transfer set, for as many
-    steps with the same schedules, from a random start of the embeddings that would come from the teacher.
+    steps with the same schedules and techniques, from a random start of the embeddings that would come from the
+    teacher. Nothing ends its training early: it makes the student's steps.
 
     Args:
         settings (`dict[str, Any]`): Section -> dataclass.
@@ -311,15 +307,11 @@ def train_control(
         transfer ([`TransferSet`]): Its texts make the student's word list, its labelled rows are trained on.
         student ([`~transformers.TrainerState`]): Of the trained student: how many steps were planned, and made.
         compute_metrics (`Callable`): The Trainer's.
-        callbacks (`list[TrainerCallback]`): The techniques that the student is trained with, except those that end
-            its training early: the control makes the student's steps.
         output_dir (`Path`): The run's folder.
         resume (`bool`): Whether a control that is in `output_dir` already is taken, or continued.
     """
     folder = output_dir / CONTROL
     own = control_training_arguments(settings["training"], folder, student.max_steps)
-    augmentation = settings["augmentation"]
-    augmenter = augmentation.augmenter(own.seed) if augmentation.augmentation_on_the_fly else None
 
     def make_trainer() -> ExtendedTrainer:
         model, tokenizer, _ = build_model(
@@ -332,16 +324,10 @@ def train_control(
             settings["peft"],
         )
         encoded = tokenize_splits(tokenizer, settings["data"], own, with_rows(data, transfer.labelled()).splits)
-        stopping = [*callbacks, StopAt(student.global_step)]
+        callbacks = [*technique_callbacks(settings), StopAt(student.global_step)]
+        augmenter = settings["augmentation"].augmenter_on_the_fly(own.seed)
         return build_trainer(
-            model,
-            tokenizer,
-            encoded,
-            own,
-            trainer_settings(settings),
-            compute_metrics,
-            stopping,
-            augmenter,
+            model, tokenizer, encoded, own, trainer_settings(settings), compute_metrics, callbacks, augmenter
         )
 
     parts = ("model", "textcnn", "peft", "loss", "distillation", "augmentation")

@@ -10,7 +10,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase, TrainerState
 
-from hf_ext.assembly import build_model, build_trainer, tokenize_splits, trainer_settings
+from hf_ext.assembly import build_model, build_trainer, technique_callbacks, tokenize_splits, trainer_settings
 from hf_ext.checks import check_watched_names
 from hf_ext.data.loading import SPLITS, TextData, load_text_data
 from hf_ext.data.preflight import PreflightReport
@@ -223,15 +223,6 @@ def check_tasks(settings: dict[str, Any], tasks: dict[str, LoadedTask]) -> Prefl
     )
 
 
-def techniques(settings: dict[str, Any]) -> list:
-    """Callbacks of the techniques that a task is trained with, together with others or alone; new ones each time."""
-    return [
-        *settings["unfreezing"].callbacks(settings["run"].allow_changed_unfreezing),
-        *settings["learning_rates"].callbacks(),
-        *settings["monitors"].callbacks(),
-    ]
-
-
 def build_multitask_trainer(
     settings: dict[str, Any], models: dict[str, PreTrainedModel], tasks: dict[str, LoadedTask]
 ) -> MultiTaskTrainer:
@@ -255,7 +246,7 @@ def build_multitask_trainer(
             for name, tokenizer in tokenizers.items()
         },
         compute_metrics={name: task.compute_metrics for name, task in tasks.items()},
-        callbacks=[*techniques(settings), *settings["early_stopping"].callbacks()],
+        callbacks=[*technique_callbacks(settings), *settings["early_stopping"].callbacks()],
         **settings["multitask"].trainer_settings(),
         **trainer_settings(settings, with_loss=False),
     )

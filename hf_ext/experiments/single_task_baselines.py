@@ -11,7 +11,7 @@ from accelerate import PartialState
 from transformers import PreTrainedModel
 
 from hf_ext.arguments import ModelArguments, RecipeTrainingArguments
-from hf_ext.assembly import build_trainer, trainer_settings
+from hf_ext.assembly import build_trainer, technique_callbacks, trainer_settings
 from hf_ext.checks import learning_settings
 from hf_ext.data.task_sampling import TaskBatchSampler, task_order
 from hf_ext.evaluation.comparison import Comparison, compare_models
@@ -25,7 +25,6 @@ from hf_ext.experiments.multitask_run import (
     build_task_model,
     own_metric,
     predict_task,
-    techniques,
 )
 from hf_ext.experiments.rehearsing import begin_training
 from hf_ext.experiments.teacher_and_control import control_training_arguments
@@ -249,7 +248,7 @@ def _baseline_trainer(
     settings: dict[str, Any], task: LoadedTask, own: RecipeTrainingArguments, steps: int
 ) -> ExtendedTrainer:
     model, _, _ = build_task_model(settings, task)
-    callbacks = [*techniques(settings), StopAt(steps)]
+    callbacks = [*technique_callbacks(settings), StopAt(steps)]
     return build_trainer(
         model,
         task.tokenizer,

@@ -9,6 +9,7 @@ from hf_ext.evaluation.tables import aligned, format_cost, format_number, p_valu
 from hf_ext.export.export_run import ExportResult
 from hf_ext.export.parity import PYTORCH
 from hf_ext.files import write_json
+from hf_ext.results import print_notes
 from hf_ext.run_record import RunRecord
 
 MAX_SHOWN = 20
@@ -87,8 +88,7 @@ def write_export(result: ExportResult, title: str, record: RunRecord, folder: Pa
     print(f"\n{aligned(export_table(result))}\n")
     for sentence in [] if result.comparison is None else result.comparison.sentences:
         print(sentence)
-    for note in result.notes:
-        print(f"Note: {note}")
+    print_notes(result.notes)
     return report
 
 

@@ -48,3 +48,7 @@ class AugmentationArguments:
         if not self.augmentation_enabled:
             return None
         return DataAugmenter(self.augmentation_prob, self.augmentation_techniques or TECHNIQUES, seed)
+
+    def augmenter_on_the_fly(self, seed: int) -> DataAugmenter | None:
+        """The [`DataAugmenter`] that edits the texts anew in every epoch, or `None`."""
+        return self.augmenter(seed) if self.augmentation_on_the_fly else None
