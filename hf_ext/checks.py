@@ -31,6 +31,25 @@ LEARNING = (
     "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "label_smoothing_factor", "train_sampling_strategy",
     "seed", "data_seed", "bf16", "fp16",
 )  # fmt: skip
+# What has to be as it was when a run goes on: section -> what a message calls it.
+SECTIONS = {
+    "model": "model",
+    "textcnn": "model",
+    "peft": "adapter",
+    "augmentation": "augmentation",
+    "loss": "loss",
+    "curriculum": "curriculum",
+    "learning_rates": "set of layer-wise learning rates",
+    "teacher": "teacher",
+    "distillation": "distillation",
+    "multitask": "way of learning several tasks",
+}
+# The same of the facts about the data.
+LEARNT_FROM = {
+    "transfer": "unlabelled texts (or edited copies) are others than those that it",
+    "teacher": "weights, tokenizer or settings of the teacher are others than those that it",
+    "tasks": "tasks (or their order, weights or lengths) are others than those that it",
+}
 
 
 def learning_settings(training_args: TrainingArguments) -> dict[str, Any]:
@@ -105,43 +124,8 @@ def check_same_run(
             f"{checkpoint} was trained on other rows (or another split of them) than are given now, so words and "
             "classes may have other ids. Give the same data, or start anew in another output_dir."
         )
-    sections = {
-        "model": "model",
-        "textcnn": "model",
-        "peft": "adapter",
-        "augmentation": "augmentation",
-        "loss": "loss",
-        "curriculum": "curriculum",
-        "learning_rates": "set of layer-wise learning rates",
-        "teacher": "teacher",
-        "distillation": "distillation",
-        "multitask": "way of learning several tasks",
-    }
-    if {"teacher", "multitask"} & set(arguments):
-        # Its models are compared with each other.
-        sections["training"] = "training"
-    if not allow_changed_unfreezing:
-        sections["unfreezing"] = "unfreezing schedule"
-    for section, meaning in sections.items():
-        if section not in arguments:
-            continue
-        before, now = record["arguments"].get(section), arguments[section]
-        names = {"model": SHAPES, "training": LEARNING}.get(section, now)
-        names = [name for name in names if name not in WITHOUT_CONSEQUENCE]
-        changed = [
-            f"{name} ({(before or {}).get(name)} then, {now[name]} now)"
-            for name in names
-            if (before or {}).get(name) != now[name]
-        ]
-        if before is not None and changed:
-            force = " --allow_changed_unfreezing goes on with the new one." if section == "unfreezing" else ""
-            raise ConfigurationError(f"{checkpoint} was trained with another {meaning}: {', '.join(changed)}.{force}")
-    learnt_from = {
-        "transfer": "unlabelled texts (or edited copies) are others than those that it",
-        "teacher": "weights, tokenizer or settings of the teacher are others than those that it",
-        "tasks": "tasks (or their order, weights or lengths) are others than those that it",
-    }
-    for name, meaning in learnt_from.items():
+    _refuse_other_settings(checkpoint, record["arguments"], arguments, allow_changed_unfreezing)
+    for name, meaning in LEARNT_FROM.items():
         if name in fingerprint and record.get("data", {}).get(name, fingerprint[name]) != fingerprint[name]:
             raise ConfigurationError(
                 f"{checkpoint}: the {meaning} was trained with. Give the same, or start anew with --overwrite."
@@ -165,11 +149,6 @@ def found_learning_rate(checkpoint: str) -> float:
             "Pass it as a number."
         )
     return record["arguments"]["training"]["learning_rate"]
-
-
-def _record_of(checkpoint: str | None) -> dict[str, Any] | None:
-    path = Path(checkpoint).parent / "run.json" if checkpoint is not None else None
-    return json.loads(path.read_text(encoding="utf-8")) if path is not None and path.is_file() else None
 
 
 def check_watched_metrics(
@@ -263,3 +242,36 @@ def resume_point(training_args: TrainingArguments) -> tuple[bool, str | None]:
             f"resume_from_checkpoint=true, but {output_dir} holds no run and no whole checkpoint-<step> folder."
         )
     return True, None
+
+
+# ---- Inside ----
+
+
+def _record_of(checkpoint: str | None) -> dict[str, Any] | None:
+    path = Path(checkpoint).parent / "run.json" if checkpoint is not None else None
+    return json.loads(path.read_text(encoding="utf-8")) if path is not None and path.is_file() else None
+
+
+def _refuse_other_settings(
+    checkpoint: str, recorded: dict[str, Any], arguments: dict[str, Any], allow_changed_unfreezing: bool
+) -> None:
+    sections = dict(SECTIONS)
+    if {"teacher", "multitask"} & set(arguments):
+        # Its models are compared with each other.
+        sections["training"] = "training"
+    if not allow_changed_unfreezing:
+        sections["unfreezing"] = "unfreezing schedule"
+    for section, meaning in sections.items():
+        if section not in arguments:
+            continue
+        before, now = recorded.get(section), arguments[section]
+        names = {"model": SHAPES, "training": LEARNING}.get(section, now)
+        names = [name for name in names if name not in WITHOUT_CONSEQUENCE]
+        changed = [
+            f"{name} ({(before or {}).get(name)} then, {now[name]} now)"
+            for name in names
+            if (before or {}).get(name) != now[name]
+        ]
+        if before is not None and changed:
+            force = " --allow_changed_unfreezing goes on with the new one." if section == "unfreezing" else ""
+            raise ConfigurationError(f"{checkpoint} was trained with another {meaning}: {', '.join(changed)}.{force}")

@@ -102,6 +102,8 @@ LAYERS = {
     "data.labels": 1,
     "data.folds": 1,
     "data.holding_out": 1,
+    "data.columns": 1,
+    "data.split_tables": 1,
     "data.loading": 1,
     "data.tokenization": 1,
     "data.sampling": 1,

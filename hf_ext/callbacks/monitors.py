@@ -112,7 +112,7 @@ class GradientMonitorCallback(ExtensionCallback):
             )
 
     def _say(self, text: str) -> None:
-        if text.split(":")[0] not in {said.split(":")[0] for said in self.warnings}:
+        if text.partition(":")[0] not in {said.partition(":")[0] for said in self.warnings}:
             self.warnings.append(text)
             logger.warning(text)
 

@@ -8,6 +8,8 @@ from hf_ext.errors import ConfigurationError
 
 # Strata of a regression: enough to spread the values, few enough to fill each.
 QUANTILES = 10
+# Sets of labels with fewer rows are strata together with others.
+SMALLEST_SET = 10
 
 
 def stratified_group_split(labels: np.ndarray, groups: np.ndarray, shares: Sequence[float], seed: int) -> np.ndarray:
@@ -49,7 +51,7 @@ def stratified_group_split(labels: np.ndarray, groups: np.ndarray, shares: Seque
     return assigned
 
 
-def strata_of(labels: list | np.ndarray, problem_type: str, smallest: int = 10) -> np.ndarray:
+def strata_of(labels: list | np.ndarray, problem_type: str) -> np.ndarray:
     """
     What to stratify by.
 
@@ -57,18 +59,17 @@ def strata_of(labels: list | np.ndarray, problem_type: str, smallest: int = 10) 
         labels (`list` or `np.ndarray` of length rows): Class ids, numbers (regression), or lists of class ids
             (multi-label).
         problem_type (`str`): `"regression"`, `"multi_label_classification"` or `"single_label_classification"`.
-        smallest (`int`, *optional*, defaults to `10`): Sets of labels with fewer rows are pooled by their rarest label.
 
     Returns:
         `np.ndarray` of shape `(rows,)`: Non-negative integers: the class, the tenth of the values that a number is in,
-        or the set of labels.
+        or the set of labels; sets with fewer than ten rows are pooled by their rarest label.
     """
     if problem_type == "regression":
         values = np.asarray(labels, dtype=np.float64)
         edges = np.unique(np.quantile(values, np.arange(1, QUANTILES) / QUANTILES)) if len(values) else []
         return np.searchsorted(edges, values, side="left")
     if problem_type == "multi_label_classification":
-        return _label_sets(labels, smallest)
+        return _label_sets(labels)
     return np.asarray(labels)
 
 
@@ -176,7 +177,7 @@ def _fill_with_single_rows(assigned, counts, rows, labels, targets, generator) -
         taken = taken + need
 
 
-def _label_sets(labels: list, smallest: int) -> np.ndarray:
+def _label_sets(labels: list) -> np.ndarray:
     sets = [tuple(sorted(row)) for row in labels]
     ids: dict[tuple, int] = {}
     codes = np.array([ids.setdefault(row, len(ids)) for row in sets], dtype=np.int64)
@@ -188,7 +189,7 @@ def _label_sets(labels: list, smallest: int) -> np.ndarray:
     pools: dict[tuple, int] = {}
     merged = np.empty(len(ids), dtype=np.int64)
     for row, code in ids.items():
-        rare = rows_of_set[code] < smallest and row
+        rare = rows_of_set[code] < SMALLEST_SET and row
         key = ("rarest", min(row, key=lambda label: (rows_of_label[label], label))) if rare else ("set", row)
         merged[code] = pools.setdefault(key, len(pools))
     return merged[codes]

@@ -168,17 +168,17 @@ class ThresholdScores:
         return int(np.argmax(self.f1))
 
 
-def scores_by_threshold(rankings: Iterable[Ranking], thresholds: np.ndarray = GRID[1:-1]) -> ThresholdScores:
+def scores_by_threshold(rankings: Iterable[Ranking]) -> ThresholdScores:
     """
-    What one threshold for all classes would give.
+    What one threshold for all classes would give, from 0.01 to 0.99.
 
     Args:
         rankings (`Iterable[Ranking]`): Of the classes: of several labels all of them, of two exclusive classes one.
-        thresholds (`np.ndarray`, *optional*): 0.01 to 0.99 by default.
 
     Returns:
         [`ThresholdScores`]
     """
+    thresholds = GRID[1:-1]
     found, taken, positives, f1 = [], [], 0, []
     for ranking in rankings:
         hits, predicted = ranking.counts(thresholds)

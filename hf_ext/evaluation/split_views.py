@@ -58,13 +58,12 @@ def split_view(name: str, data: Predictions, values: dict[str, float]) -> dict[s
     return {**view, **parts, "headings": headings}
 
 
-def hardest_rows(data: Predictions, limit: int = MAX_ROWS) -> list[tuple[int, float]]:
+def hardest_rows(data: Predictions) -> list[tuple[int, float]]:
     """
-    The rows whose truth the model holds least likely.
+    The 20 rows whose truth the model holds least likely.
 
     Args:
         data ([`Predictions`]): A labelled classification.
-        limit (`int`, *optional*, defaults to `20`): Rows to return at most.
 
     Returns:
         `list[tuple[int, float]]`: Row and probability of its true class, or of all its labels together (multi-label:
@@ -74,7 +73,7 @@ def hardest_rows(data: Predictions, limit: int = MAX_ROWS) -> list[tuple[int, fl
         of_truth = np.where(data.labels == 1, data.probabilities, 1 - data.probabilities).prod(axis=1)
     else:
         of_truth = data.probabilities[np.arange(len(data.labels)), data.labels]
-    order = np.argsort(of_truth, kind="stable")[:limit]
+    order = np.argsort(of_truth, kind="stable")[:MAX_ROWS]
     return [(int(row), float(of_truth[row])) for row in order]
 
 

@@ -8,7 +8,6 @@ from hf_ext.errors import ConfigurationError
 from hf_ext.evaluation.predictions import MULTI_LABEL
 
 F1, PRECISION_AT_RECALL, RECALL_AT_PRECISION, COST = "f1", "precision_at_recall", "recall_at_precision", "cost"
-OBJECTIVES = (F1, PRECISION_AT_RECALL, RECALL_AT_PRECISION, COST)
 MAX_SWEEPS = 20
 SMALLEST = np.finfo(np.float64).tiny
 

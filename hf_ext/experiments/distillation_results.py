@@ -10,7 +10,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_ext.arguments import ModelArguments
 from hf_ext.assembly import build_trainer, tokenize_splits, trainer_settings
-from hf_ext.data.labels import Task
 from hf_ext.data.loading import TextData
 from hf_ext.data.transfer_set import TransferSet
 from hf_ext.evaluation.comparison import Comparison, compare_models
@@ -61,7 +60,7 @@ def teacher_predictions(
         notes += answers.notes
         predictions[split] = Predictions.from_logits(
             answers.logits,
-            labels_of(rows, data.task),
+            labels_of(rows),
             data.texts(split),
             problem_type=data.task.problem_type,
             label_names=data.task.label_names,
@@ -69,7 +68,7 @@ def teacher_predictions(
     return predictions, notes
 
 
-def labels_of(rows: Dataset, task: Task) -> np.ndarray | None:
+def labels_of(rows: Dataset) -> np.ndarray | None:
     """The labels of a split as an array, numbers as a trainer has them (float32); `None` if it has none."""
     if "label" not in rows.column_names:
         return None

@@ -12,8 +12,9 @@ from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTok
 
 from hf_ext.assembly import build_model, build_trainer, technique_callbacks, tokenize_splits, trainer_settings
 from hf_ext.checks import check_watched_names
-from hf_ext.data.loading import SPLITS, TextData, load_text_data
+from hf_ext.data.loading import TextData, load_text_data
 from hf_ext.data.preflight import PreflightReport
+from hf_ext.data.split_tables import SPLITS
 from hf_ext.errors import UsageError
 from hf_ext.evaluation.averages import MAIN_METRICS
 from hf_ext.evaluation.compute_metrics import build_compute_metrics, possible_metric_names

@@ -12,16 +12,19 @@ ADDED_COLUMNS = ("source_idx", "is_augmented")
 
 
 def check_share(name: str, value: Any) -> None:
+    """Raises a [`ConfigurationError`] for what is no share of the words."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
         raise ConfigurationError(f"{name} is {value!r}; it must be a number from 0 to 1, the share of words to edit.")
 
 
 def check_count(name: str, value: Any) -> None:
+    """Raises a [`ConfigurationError`] for what is no whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigurationError(f"{name} is {value!r}; it must be a whole number of at least 1.")
 
 
 def check_techniques(name: str, techniques: Any) -> None:
+    """Raises a [`ConfigurationError`] for what is no list of techniques, each named once."""
     valid = ", ".join(TECHNIQUES)
     if isinstance(techniques, str) or not isinstance(techniques, Sequence) or not techniques:
         raise ConfigurationError(f"{name} is {techniques!r}; it must be a list of one or more of {valid}.")
@@ -35,6 +38,18 @@ def check_techniques(name: str, techniques: Any) -> None:
 
 
 def check_columns(available: list[str], columns: list[str], rows: int, where: str = "data") -> None:
+    """
+    See that rows can be augmented.
+
+    Args:
+        available (`list[str]`): Their columns.
+        columns (`list[str]`): Those of the texts.
+        rows (`int`): How many rows there are.
+        where (`str`, *optional*, defaults to `"data"`): What messages begin with.
+
+    Raises:
+        DataError: If there are none, a column is missing or there twice, or they are augmented or answered already.
+    """
     if not rows:
         raise DataError("data holds no rows to augment.")
     for name in columns:
@@ -59,6 +74,7 @@ def check_columns(available: list[str], columns: list[str], rows: int, where: st
 
 
 def check_texts(what: str, texts: Sequence[Any], rows: np.ndarray) -> None:
+    """Raises a [`DataError`] for the first that is no string, or half a character, with the row's number in `rows`."""
     try:
         if all(map(str.isascii, texts)) or "".join(texts).encode():
             return

@@ -153,10 +153,9 @@ def share(part: float, whole: float) -> str:
     return "below 0.1 %" if percent < 0.1 else f"{percent:.1f} %"
 
 
-def rows_of(count: int, noun: str = "row") -> str:
-    """`"1 row"`, `"2 rows"`, `"3 classes"`."""
-    plural = noun + ("es" if noun.endswith("s") else "s")
-    return f"{count:,} {noun if count == 1 else plural}"
+def rows_of(count: int) -> str:
+    """`"1 row"`, `"2 rows"`."""
+    return f"{count:,} row{'' if count == 1 else 's'}"
 
 
 # ---- Inside ----

@@ -16,25 +16,26 @@ SURE, BLIND_ERROR = 0.95, 0.2
 MARKER_SHARE, WORD_SHARE = 0.3, 0.5
 GIVEN_AWAY = 0.05
 MARKER = re.compile(r"[\[\]<>{}#_|=~^]|.:$")
+# Standard deviations of a 95 % interval.
+Z = 1.96
 PUNCTUATION = ".,;:!?\"'()`*"
 
 
-def wilson_lower(hits: np.ndarray, trials: np.ndarray, z: float = 1.96) -> np.ndarray:
+def wilson_lower(hits: np.ndarray, trials: np.ndarray) -> np.ndarray:
     """
-    Lower end of the confidence interval of a share (Wilson 1927, equation 4).
+    Lower end of the 95 % confidence interval of a share (Wilson 1927, equation 4).
 
     Args:
         hits (`np.ndarray`): Successes.
         trials (`np.ndarray`): Trials, at least 1.
-        z (`float`, *optional*, defaults to 1.96): Standard deviations; 1.96 for 95 %.
 
     Returns:
         `np.ndarray`: Between 0 and 1.
     """
     share = hits / trials
-    middle = share + z**2 / (2 * trials)
-    spread = z * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
-    return (middle - spread) / (1 + z**2 / trials)
+    middle = share + Z**2 / (2 * trials)
+    spread = Z * np.sqrt(share * (1 - share) / trials + Z**2 / (4 * trials**2))
+    return (middle - spread) / (1 + Z**2 / trials)
 
 
 def check_revealing_tokens(splits: list[Rows], labels: Labels) -> Finding:

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from hf_ext.arguments import RawDataArguments
-from hf_ext.data.loading import COPY_COLUMNS, LABEL_COLUMNS, PAIR_COLUMNS, TEXT_COLUMNS
+from hf_ext.data.columns import COPY_COLUMNS, LABEL_COLUMNS, PAIR_COLUMNS, TEXT_COLUMNS
 from hf_ext.data.streaming import Rows, Source, iter_batches
 from hf_ext.errors import DataError, nearest
 
