@@ -152,19 +152,16 @@ from hf_ext.experiments.fold_workers import train_here, train_in_workers
 from hf_ext.experiments.kfold_arguments import KFoldArguments
 from hf_ext.experiments.kfold_plan import begin_plan, check_kfold_dir, check_same_plan, make_fold_plan
 from hf_ext.experiments.kfold_results import write_kfold
-from hf_ext.experiments.lr_finder import LRFinder, LRFinderArguments, NoUsableSlopeError
-from hf_ext.experiments.multitask_results import save_task_metrics, write_multitask
-from hf_ext.experiments.multitask_run import (
-    build_multitask_trainer,
+from hf_ext.experiments.loaded_tasks import (
     build_task_models,
-    check_task_folders,
     check_tasks,
     check_watched_tasks,
-    export_tasks,
     load_tasks,
     tasks_fingerprint,
-    train_tasks,
 )
+from hf_ext.experiments.lr_finder import LRFinder, LRFinderArguments, NoUsableSlopeError
+from hf_ext.experiments.multitask_results import save_task_metrics, write_multitask
+from hf_ext.experiments.multitask_run import build_multitask_trainer, check_task_folders, export_tasks, train_tasks
 from hf_ext.experiments.search import Search
 from hf_ext.experiments.search_arguments import SearchArguments
 from hf_ext.experiments.search_checks import check_launch, held_search, searched_columns, searched_metric

@@ -26,7 +26,6 @@ from hf_ext import (
     check_tasks,
     check_training_arguments,
     check_watched_tasks,
-    compare_tasks,
     complete_multitask_values,
     export_tasks,
     load_tasks,
@@ -52,7 +51,7 @@ from hf_ext import (
 @own_folders()
 def main(argv: list[str]) -> None:
     settings = parse_settings(MULTITASK_SETTINGS, argv, __doc__, complete_multitask_values)
-    model_args, training_args, run_args = settings["model"], settings["training"], settings["run"]
+    training_args, run_args = settings["training"], settings["run"]
     record = RunRecord(argv, settings)
     tracking = settings["tracking"].set_up(training_args)
     check_training_arguments(training_args)
@@ -98,10 +97,7 @@ def main(argv: list[str]) -> None:
     if settings["multitask"].single_task_baselines:
         alone = train_baselines(settings, tasks, trainer, output_dir, resume)
     if trainer.is_world_process_zero():
-        base = model_args.name or model_args.model_name_or_path or "TextCNN"
-        title = f"{base} on {', '.join(tasks)}"
-        compared = compare_tasks(together, alone)
-        write_multitask(output_dir, title, settings, tasks, trainer, together, alone, compared, record, notes, findings)
+        write_multitask(output_dir, settings, tasks, trainer, together, alone, record, notes, findings)
 
 
 if __name__ == "__main__":

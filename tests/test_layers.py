@@ -220,6 +220,7 @@ LAYERS = {
     "experiments.teacher_and_control": 4,
     "experiments.distillation_run": 4,
     "experiments.distillation_results": 4,
+    "experiments.loaded_tasks": 4,
     "experiments.multitask_run": 4,
     "experiments.single_task_baselines": 4,
     "experiments.multitask_results": 4,

@@ -12,8 +12,9 @@ from hf_ext.evaluation.predictions import Predictions, class_notes
 from hf_ext.evaluation.report import Supplements, write_report
 from hf_ext.evaluation.significance import metric_intervals
 from hf_ext.evaluation.tables import results_table
-from hf_ext.experiments.multitask_run import TASKS, LoadedTask, TaskResults
-from hf_ext.experiments.single_task_baselines import MULTI, SINGLE, task_steps, transfer_sentence
+from hf_ext.experiments.loaded_tasks import LoadedTask
+from hf_ext.experiments.multitask_run import TASKS, TaskResults
+from hf_ext.experiments.single_task_baselines import MULTI, SINGLE, compare_tasks, task_steps, transfer_sentence
 from hf_ext.files import write_json
 from hf_ext.results import PREFIXES
 from hf_ext.run_record import RunRecord
@@ -58,36 +59,35 @@ def save_task_metrics(trainer: MultiTaskTrainer, results: TaskResults) -> None:
 
 def write_multitask(
     output_dir: Path,
-    title: str,
     settings: dict[str, Any],
     tasks: dict[str, LoadedTask],
     trainer: MultiTaskTrainer,
     together: TaskResults,
     alone: TaskResults,
-    comparisons: dict[str, tuple[str, Comparison]],
     record: RunRecord,
     notes: list[str],
     findings: PreflightReport | None,
 ) -> None:
     """
-    Write each task's predictions and card, `multitask.json`, the report, the card of the whole and `run.json`, and
-    print the results.
+    Compare the tasks' models with their baselines; write each task's predictions and card, `multitask.json`, the
+    report, the card of the whole and `run.json`, and print the results.
 
     Args:
         output_dir (`Path`): The run's folder.
-        title (`str`): What the report and the cards are called.
         settings (`dict[str, Any]`): Section -> dataclass.
         tasks (`dict[str, LoadedTask]`): The tasks.
         trainer ([`MultiTaskTrainer`]): After training.
         together, alone (`dict`): Task -> predictions and metrics of the multi-task model, and of the baselines.
-        comparisons (`dict[str, tuple[str, Comparison]]`): From [`compare_tasks`].
         record ([`RunRecord`]): The run's facts.
         notes (`list[str]`): What a reader has to know.
         findings ([`PreflightReport`], *optional*): From [`check_tasks`].
     """
+    comparisons = compare_tasks(together, alone)
     sentences = [transfer_sentence(task, split, compared) for task, (split, compared) in comparisons.items()]
     intervals = {task: _intervals(predictions) for task, (predictions, _) in together.items()}
-    base, run = settings["model"].model_name_or_path, record.as_dict()
+    model_args, run = settings["model"], record.as_dict()
+    base = model_args.model_name_or_path
+    title = f"{model_args.name or base or 'TextCNN'} on {', '.join(tasks)}"
     for name, (predictions, metrics) in together.items():
         folder = output_dir / TASKS / name
         for split, items in predictions.items():

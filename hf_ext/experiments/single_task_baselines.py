@@ -17,15 +17,8 @@ from hf_ext.data.task_sampling import TaskBatchSampler, task_order
 from hf_ext.evaluation.comparison import Comparison, compare_models
 from hf_ext.evaluation.metrics import LESS_IS_BETTER
 from hf_ext.evaluation.tables import METRIC_TITLES, format_number, format_p
-from hf_ext.experiments.multitask_run import (
-    BASELINES,
-    LoadedTask,
-    TaskResults,
-    build_multitask_trainer,
-    build_task_model,
-    own_metric,
-    predict_task,
-)
+from hf_ext.experiments.loaded_tasks import LoadedTask, build_task_model, own_metric
+from hf_ext.experiments.multitask_run import BASELINES, TaskResults, build_multitask_trainer, predict_task
 from hf_ext.experiments.rehearsing import begin_training
 from hf_ext.experiments.teacher_and_control import control_training_arguments
 from hf_ext.experiments.trained_parts import StopAt, train_once
