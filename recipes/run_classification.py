@@ -31,6 +31,7 @@ from hf_ext import (
     RunRecord,
     StartOfRun,
     Supplements,
+    TextData,
     assemble_training,
     build_classifier,
     build_compute_metrics,
@@ -69,6 +70,20 @@ from hf_ext import (
 )
 
 
+def load_rows(settings: dict, trained_task) -> TextData:
+    """The splits that the run uses, with the task of a model that is not trained."""
+    model_args, data_args, training_args = settings["model"], settings["data"], settings["training"]
+    wanted = [
+        ("train", training_args.do_train),
+        ("validation", training_args.do_eval),
+        ("test", training_args.do_predict),
+    ]
+    needed = tuple(name for name, use in wanted if use)
+    if data_args.streaming:
+        return load_streamed_data(data_args, model_args, needed, training_args.seed)
+    return load_text_data(data_args, model_args, needed, trained_task, settings["curriculum"].number_columns())
+
+
 @own_folders()
 def main(argv: list[str]) -> None:
     settings = parse_settings(TRAINING_SETTINGS, argv, __doc__, complete_training_values)
@@ -88,16 +103,7 @@ def main(argv: list[str]) -> None:
         config = load_config(model_args)
         trained_task = None if training_args.do_train else task_of_config(config)
 
-    wanted = [
-        ("train", training_args.do_train),
-        ("validation", training_args.do_eval),
-        ("test", training_args.do_predict),
-    ]
-    needed = tuple(name for name, use in wanted if use)
-    if data_args.streaming:
-        given = load_streamed_data(data_args, model_args, needed, training_args.seed)
-    else:
-        given = load_text_data(data_args, model_args, needed, trained_task, settings["curriculum"].number_columns())
+    given = load_rows(settings, trained_task)
     notes = given.notes + tracking + training_args.precision_notes(run_args.mixed_precision)
     compute_metrics = build_compute_metrics(given.task.problem_type, data_args.metric_name)
     check_watched_metrics(training_args, compute_metrics, given, settings["early_stopping"].early_stopping_metric)

@@ -129,16 +129,13 @@ def main(argv: list[str]) -> None:
     if run_args.dry_run:
         return
 
-    def begin() -> None:
+    PartialState().wait_for_everyone()
+    if training_args.should_save:
         open_output_dir(output_dir, run_args.overwrite, resume)
         record.add(notes=notes)
         record.write(output_dir)
         write_preflight(output_dir, findings)
         print_notes(notes)
-
-    PartialState().wait_for_everyone()
-    if training_args.should_save:
-        begin()
     check_shared(output_dir)
     if not ready:
         say("\nThe teacher is fine-tuned.")

@@ -79,16 +79,13 @@ def main(argv: list[str]) -> None:
     if run_args.dry_run:
         return
 
-    def begin() -> None:
+    # Nothing was written so far.
+    PartialState().wait_for_everyone()
+    if training_args.should_save:
         open_output_dir(output_dir, run_args.overwrite, resume)
         record.write(output_dir)
         write_preflight(output_dir, findings)
         print_notes(notes)
-
-    # Nothing was written so far.
-    PartialState().wait_for_everyone()
-    if training_args.should_save:
-        begin()
     trainer = build_multitask_trainer(settings, models, tasks)
     train_tasks(trainer, output_dir, checkpoint, resume)
     together = export_tasks(settings, tasks, trainer, output_dir)

@@ -29,6 +29,7 @@ class Table:
 
     @property
     def columns(self) -> list[str]:
+        """The names that the first 100 rows have."""
         return list(dict.fromkeys(key for row in self.rows[:100] for key in row))
 
     def where(self, index: int) -> str:
@@ -36,6 +37,7 @@ class Table:
         return f"{self.source}, row {self.number(index)}"
 
     def number(self, index: int) -> int:
+        """What a row is called in its file, from 1."""
         return index + 1 if self.numbers is None else self.numbers[index]
 
     def column(self, name: str, flag: str) -> list[Any]:

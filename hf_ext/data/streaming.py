@@ -50,6 +50,7 @@ class Source:
 
     @property
     def files(self) -> tuple[Path, ...]:
+        """The files that its rows stand in."""
         return self.texts or (self.path,)
 
 

@@ -35,6 +35,7 @@ class Run(NamedTuple):
 
     @property
     def name(self) -> str:
+        """What messages call it."""
         return f"seed {self.seed}, repeat {self.repeat}, fold {self.fold}"
 
 

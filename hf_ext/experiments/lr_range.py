@@ -104,6 +104,7 @@ class RangeCurve:
         self.clear()
 
     def clear(self) -> None:
+        """Forget the losses: the test begins again."""
         self.losses: list[float] = []
         self.reason: str | None = None
         self._average, self._first, self._best = 0.0, math.nan, math.inf

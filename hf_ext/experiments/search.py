@@ -98,6 +98,7 @@ class Search:
 
     @property
     def greater_is_better(self) -> bool:
+        """In which direction the metric improves."""
         return self.metric not in LESS_IS_BETTER
 
     @property

@@ -96,6 +96,7 @@ class Rows:
 
     @property
     def title(self) -> str:
+        """What messages call the split."""
         return self.name if self.file is None else f"{self.name} ({self.file})"
 
     def number(self, index: int) -> int:
@@ -103,9 +104,11 @@ class Rows:
         return int(index) + 1 if self.file_rows is None else int(self.file_rows[index])
 
     def label(self, index: int) -> str | None:
+        """A row's label as it is shown; `None` without labels."""
         return None if self.codes is None else self.labels.shown[self.codes[index]]
 
     def where(self, index: int) -> str:
+        """What messages call a row, with its split and its label."""
         label = self.label(index)
         return f"{self.title}, row {self.number(index)}" + ("" if label is None else f" [{label}]")
 

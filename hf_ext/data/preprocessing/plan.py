@@ -115,10 +115,12 @@ class Plan:
 
     @property
     def pair(self) -> bool:
+        """Whether the rows are pairs of texts."""
         return self.forms[self.sources[0]].text_pair is not None
 
     @property
     def kept(self) -> tuple[str, ...]:
+        """The further columns that stay."""
         return self.forms[self.sources[0]].kept
 
 

@@ -57,6 +57,7 @@ class Workspace:
             lock.release()
 
     def finished(self, name: str) -> Path | None:
+        """The folder of a stage, if an earlier call has finished it."""
         path = self.folder / name
         return path if path.is_dir() else None
 

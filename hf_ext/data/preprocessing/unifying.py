@@ -45,6 +45,7 @@ class Form:
 
     @property
     def columns(self) -> tuple[str, ...]:
+        """The columns that are read: of the texts, then of the label."""
         return (*self.text, *([self.text_pair] if self.text_pair else []), *([self.label] if self.label else []))
 
 
