@@ -56,7 +56,6 @@ def write_model_card(
     intervals: Intervals,
     run: dict,
     notes: list[str],
-    library_name: str = "transformers",
     usage: Sequence[str] | None = None,
     splits: dict[str, Predictions] | None = None,
     preflight: dict[str, Any] | None = None,
@@ -72,8 +71,6 @@ def write_model_card(
         title (`str`): Name of the model.
         base_model (`str`, *optional*): Hub id, or folder, of the model that training started from.
         metrics, intervals, run, notes: As for [`write_report`].
-        library_name (`str`, *optional*, defaults to `"transformers"`): Library that loads the model; of an adapter in
-            the folder it is `"peft"`.
         usage (`Sequence[str]`, *optional*): Lines that say how to; by default by `pipeline`.
         splits (`dict[str, Predictions]`, *optional*): Predictions by split. Of `"test"`, or else the last labelled
             one, the card shows calibration and weak classes.
@@ -86,8 +83,7 @@ def write_model_card(
         # Where the base model lies says nothing to a reader elsewhere.
         title = Path(title).name
     facts, judged = _card_facts(run), _judged(splits or {})
-    if (Path(path).parent / ADAPTER_CONFIG).is_file():
-        library_name = "peft"
+    library_name = "peft" if (Path(path).parent / ADAPTER_CONFIG).is_file() else "transformers"
     lines = ["---", _card_metadata(title, base_model, metrics.get("test", {}), facts, library_name), "---", ""]
     lines += [f"# {_markdown(title)}", ""]
     if base_model:

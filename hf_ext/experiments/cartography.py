@@ -10,8 +10,8 @@ from transformers import TrainerCallback, set_seed
 
 from hf_ext.data.difficulty import select_rows, source_rows, spread_to_copies
 from hf_ext.errors import ConfigurationError, DataError
-from hf_ext.experiments.cross_review import MakeTrainer, ScoreCache, check_processes, predict_in_order, undisturbed
-from hf_ext.experiments.restoring import keep_random
+from hf_ext.experiments.cross_review import MakeTrainer, ScoreCache, check_processes, predict_in_order
+from hf_ext.experiments.restoring import keep_random, undisturbed
 from hf_ext.trainers.nonfinite import NonFiniteError
 
 # Of a figure; as many as the paper's.

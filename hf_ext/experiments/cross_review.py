@@ -5,8 +5,7 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,14 @@ import datasets
 import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerate.state import AcceleratorState, GradientState, PartialState
+from accelerate.state import PartialState
 from accelerate.utils import broadcast_object_list
 from tqdm.auto import tqdm
 from transformers import Trainer, set_seed
 
 from hf_ext.data.difficulty import column, column_names, label_groups, select_rows, source_rows, spread_to_copies
 from hf_ext.errors import ConfigurationError, DataError
-from hf_ext.experiments.restoring import keep_random
+from hf_ext.experiments.restoring import undisturbed
 from hf_ext.trainers.nonfinite import NonFiniteError
 
 MakeTrainer = Callable[[Any], Trainer]
@@ -206,16 +205,6 @@ def predict_in_order(trainer: Trainer, dataset: Any, labels: np.ndarray) -> np.n
     return np.asarray(logits)
 
 
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Leave the random states, and what accelerate shares between trainers, as they were before."""
-    with ExitStack() as stack:
-        stack.callback(keep_random())
-        for shared in (AcceleratorState._shared_state, GradientState._shared_state):
-            stack.callback(_put_back, shared, dict(shared))
-        yield
-
-
 class ScoreCache:
     """
     Arrays of numbers that training runs have cost, a file each.
@@ -275,11 +264,6 @@ def check_processes() -> None:
 
 
 # ---- Inside ----
-
-
-def _put_back(values: dict, saved: dict) -> None:
-    values.clear()
-    values.update(saved)
 
 
 def _plain(value: Any) -> Any:

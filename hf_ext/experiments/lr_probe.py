@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import TorchDynamoPlugin
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -21,7 +20,7 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy, TrainerMe
 from hf_ext.callbacks.base import ExtensionCallback
 from hf_ext.errors import UsageError
 from hf_ext.experiments.lr_range import RangeCurve, base_rates
-from hf_ext.experiments.restoring import keep_order, keep_random
+from hf_ext.experiments.restoring import keep_order, undisturbed
 from hf_ext.trainers.nonfinite import NonFiniteGuard
 from hf_ext.trainers.safe import SafeTrainer
 
@@ -54,10 +53,7 @@ def run_probe(trainer: Any, curve: RangeCurve) -> None:
     """
     _check_trainer(trainer)
     with ExitStack() as stack:
-        stack.callback(keep_random())
-        for shared_state in (AcceleratorState._shared_state, GradientState._shared_state):
-            # Of all accelerators of the process, the Trainer's own among them.
-            stack.callback(_put_back, shared_state, dict(shared_state))
+        stack.enter_context(undisturbed())
         probe = _copy_trainer(trainer, len(curve.rates))
         stack.callback(probe.accelerator.free_memory)
         # The copies go now, not when the garbage collector finds them.
@@ -236,8 +232,3 @@ def _own_attributes(value: Any, memo: dict) -> Any:
     for name, item in vars(value).items():
         object.__setattr__(copied, name, _own(item, memo))
     return copied
-
-
-def _put_back(values: dict, saved: dict) -> None:
-    values.clear()
-    values.update(saved)

@@ -1,12 +1,14 @@
-"""What an experiment must leave as it was. Every function notes a state and returns what puts it back."""
+"""What an experiment must leave as it was. Functions `keep_...` note a state and return what puts it back."""
 
 import copy
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate.state import AcceleratorState, GradientState
 from torch import nn
 
 Restore = Callable[[], None]
@@ -134,6 +136,17 @@ def keep_optimizer(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Par
 def keep_scaler(scaler: torch.amp.GradScaler) -> Restore:
     """Scale and growth tracker of a gradient scaler, and what it notes of each optimizer."""
     return _lend_copies(vars(scaler), {})
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Leave the random states, and what accelerate shares between trainers, as they were before."""
+    with ExitStack() as stack:
+        stack.callback(keep_random())
+        # Of all accelerators of the process.
+        for shared in (AcceleratorState._shared_state, GradientState._shared_state):
+            stack.callback(_restore_dict, shared, dict(shared))
+        yield
 
 
 def _lend_copies(values: dict, shared: dict[int, Any]) -> Restore:

@@ -23,9 +23,9 @@ from hf_ext.errors import ConfigurationError, UsageError
 from hf_ext.evaluation.metrics import LESS_IS_BETTER
 from hf_ext.evaluation.tables import format_number
 from hf_ext.experiments.classification_run import BuiltClassifier, assemble_training, build_classifier
-from hf_ext.experiments.cross_review import undisturbed
 from hf_ext.experiments.one_of_many import one_tracked_run, without_bars
 from hf_ext.experiments.rehearsing import begin_training
+from hf_ext.experiments.restoring import undisturbed
 from hf_ext.experiments.search_arguments import TRIALS, SearchArguments
 from hf_ext.experiments.search_objective import TrainingPart, TrainOnce, evaluate_parts, failure_reason, use_folder
 from hf_ext.experiments.search_queue import TrialQueue, heartbeat

@@ -19,8 +19,8 @@ from hf_ext.data.folds import make_folds, row_groups
 from hf_ext.data.loading import TextData
 from hf_ext.errors import ConfigurationError, UsageError
 from hf_ext.experiments.classification_run import assemble_training, build_classifier
-from hf_ext.experiments.cross_review import undisturbed
 from hf_ext.experiments.one_of_many import one_tracked_run
+from hf_ext.experiments.restoring import undisturbed
 from hf_ext.run_record import plain_arguments
 
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
