@@ -12,7 +12,7 @@ import numpy as np
 from hf_ext.errors import ConfigurationError, DataError
 from hf_ext.evaluation.predictions import MULTI_LABEL, SINGLE_LABEL, Predictions, reliability_bins, sigmoid, softmax
 from hf_ext.evaluation.thresholds import decide
-from hf_ext.files import open_atomically
+from hf_ext.files import write_json
 
 CALIBRATION_FILE = "calibration.json"
 MIN_ROWS = 20
@@ -192,9 +192,7 @@ class Calibration:
     def save(self, folder: str | os.PathLike) -> Path:
         """Write `calibration.json` beside a model."""
         path = Path(folder) / CALIBRATION_FILE
-        with open_atomically(path) as file:
-            json.dump(self.as_dict(), file, indent=2, ensure_ascii=False)
-            file.write("\n")
+        write_json(path, self.as_dict())
         return path
 
     @classmethod

@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import cached_file
 
 from hf_ext.errors import ConfigurationError, DataError
-from hf_ext.files import open_atomically
+from hf_ext.files import write_json
 from hf_ext.models.adapters import is_adapted, require_peft
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -137,9 +137,7 @@ def save_classifier_config(model: Any, folder: str | Path) -> None:
     classifier = model.get_base_model()
     config = {**classifier.config.to_dict(), "architectures": [type(classifier).__name__]}
     kept = {name: config[name] for name in KEPT if config.get(name) is not None}
-    with open_atomically(Path(folder) / CLASSIFIER_CONFIG) as file:
-        json.dump(kept, file, indent=2, ensure_ascii=False)
-        file.write("\n")
+    write_json(Path(folder) / CLASSIFIER_CONFIG, kept)
 
 
 @contextmanager

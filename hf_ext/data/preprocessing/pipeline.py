@@ -25,6 +25,7 @@ from hf_ext.data.preprocessing.publishing import (
 from hf_ext.data.preprocessing.split_files import write_splits
 from hf_ext.data.preprocessing.stages import preprocess_rows
 from hf_ext.errors import ConfigurationError, UsageError
+from hf_ext.files import write_json
 
 # The share that is tested on when no file is named test; training itself takes none.
 TEST_SIZE = 0.1
@@ -173,4 +174,4 @@ def _make(plan: Plan, workspace: Workspace, fingerprint: str, progress: bool) ->
         report = build_data_report(plan, rows, fingerprint)
         write_data_report(folder / PAGE, report)
         report["files"] = {name: facts_of(folder / name) for name in [*names, PAGE]}
-        (folder / REPORT).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(folder / REPORT, report)
