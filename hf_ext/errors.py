@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -55,6 +55,12 @@ def nearest(name: Any, valid: Iterable[Any]) -> str:
     """`" Did you mean ...?"` with the closest of the valid names, or nothing."""
     matches = difflib.get_close_matches(str(name), [str(other) for other in valid], n=1, cutoff=0.5)
     return f" Did you mean {matches[0]!r}?" if matches else ""
+
+
+def first_few(names: Sequence[str], most: int) -> str:
+    """`"a, b and 3 more"`: so many of the names, and how many there are besides."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 
 from hf_ext.callbacks.base import ExtensionCallback, require_unchanged
-from hf_ext.errors import ConfigurationError
+from hf_ext.errors import ConfigurationError, first_few
 from hf_ext.evaluation.figures import draw_schedule
 from hf_ext.layers import layer_groups, match_names
 from hf_ext.schedules import UNITS, stages_begun, to_step
@@ -185,8 +185,8 @@ class GradualUnfreezingCallback(ExtensionCallback):
         if lost:
             raise ConfigurationError(
                 f"unfreezing: {len(lost)} parameters are not in the optimizer, because they were frozen before the "
-                f"Trainer was built (or your own optimizer leaves them out), so they would never move: {_some(lost)}. "
-                "Leave them trainable (the callback freezes them), or leave them out of the stages."
+                "Trainer was built (or your own optimizer leaves them out), so they would never move: "
+                f"{first_few(lost, 5)}. Leave them trainable (the callback freezes them), or leave them out of the stages."
             )
         if self.unit == "epochs" and steps_per_epoch is None:
             raise ConfigurationError("unfreezing: the data has no length, so no epochs; use unit='steps'.")
@@ -203,7 +203,8 @@ class GradualUnfreezingCallback(ExtensionCallback):
         never = sorted(usable - set(frozen) - {name for stage in self._stages for name in stage})
         self._never = {name: parameters[name] for name in never}
         if never:
-            logger.info("unfreezing: no stage names %d parameters, which stay frozen: %s", len(never), _some(never))
+            shown = first_few(never, 5)
+            logger.info("unfreezing: no stage names %d parameters, which stay frozen: %s", len(never), shown)
 
     def _planned(self, groups: dict[str, list[str]]) -> list[tuple[str, float, list[str]]]:
         """Title, moment and parameter names of each stage."""
@@ -235,7 +236,7 @@ class GradualUnfreezingCallback(ExtensionCallback):
         if groups[HEAD][-1] not in taken:
             raise ConfigurationError(
                 "unfreezing: no stage unfreezes the head, so the classifier would keep its random weights. Its "
-                f"parameters are {_some(groups[HEAD])}; add 'head' to the first stage."
+                f"parameters are {first_few(groups[HEAD], 5)}; add 'head' to the first stage."
             )
         return planned
 
@@ -359,8 +360,3 @@ def _steps_per_epoch(train_dataloader, args: TrainingArguments) -> int | None:
 
 def _stay_in_eval_mode(module: nn.Module, mode: bool = True) -> nn.Module:
     return type(module).train(module, False)
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:5])
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_ext.errors import DataError
+from hf_ext.errors import DataError, first_few
 from hf_ext.evaluation.predictions import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Predictions
 
 PREDICTIONS_FILE = "predictions_test.jsonl"
@@ -198,7 +198,7 @@ class _RowReader:
     def _class(self, value: Any, key: str) -> int:
         name = str(value) if type(value) is int else value
         if not isinstance(name, str) or name not in self.ids:
-            raise ValueError(f"{key} is {_short(value)}, which is none of the classes {_some(self.names)}.")
+            raise ValueError(f"{key} is {_short(value)}, which is none of the classes {first_few(self.names, 10)}.")
         return self.ids[name]
 
     def _classes(self, value: Any, key: str) -> list[int]:
@@ -212,8 +212,10 @@ class _RowReader:
                 raise ValueError("probabilities are given, but in the first row they are null (a regression).")
             return np.zeros(0)
         if not isinstance(value, dict) or value.keys() != self.ids.keys():
-            classes = _some(list(value)) if isinstance(value, dict) else _short(value)
-            raise ValueError(f"probabilities are of {classes}; in the first row they are of {_some(self.names)}.")
+            classes = first_few(list(value), 10) if isinstance(value, dict) else _short(value)
+            raise ValueError(
+                f"probabilities are of {classes}; in the first row they are of {first_few(self.names, 10)}."
+            )
         numbers = [value[name] for name in self.names]
         # Looked at one by one, millions of numbers take longer than all the rest.
         if not _are_shares(numbers):
@@ -258,7 +260,3 @@ def _text(value: Any) -> str | tuple[str, str]:
 def _short(value: Any) -> str:
     shown = json.dumps(value, ensure_ascii=False)
     return shown if len(shown) <= 60 else shown[:59] + "…"
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

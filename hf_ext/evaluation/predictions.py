@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hf_ext.errors import first_few
 from hf_ext.files import open_atomically
 
 __all__ = ["Predictions", "class_notes", "confused_pairs", "reliability_bins", "sigmoid", "softmax"]
@@ -256,12 +257,14 @@ def class_notes(predictions: dict[str, Predictions]) -> list[str]:
         missed, absent = names[occurring & ~predicted], names[~occurring]
         if len(missed):
             notes.append(
-                f"{split}: never predicted: {_listed(missed)}. Precision, recall and F1 of such a class count as 0."
+                f"{split}: never predicted: {first_few(missed, MAX_NAMES)}. Precision, recall and F1 of such a class "
+                "count as 0."
             )
         if len(absent):
             when = "" if given.problem_type == MULTI_LABEL else ", if it is predicted"
             notes.append(
-                f"{split}: without a row: {_listed(absent)}. Such a class counts as 0 in macro averages{when}."
+                f"{split}: without a row: {first_few(absent, MAX_NAMES)}. Such a class counts as 0 in macro "
+                f"averages{when}."
             )
     return notes
 
@@ -270,11 +273,6 @@ def _occurring(given: Predictions, values: np.ndarray) -> np.ndarray:
     if given.problem_type == MULTI_LABEL:
         return values.any(axis=0)
     return np.bincount(values, minlength=len(given.label_names)) > 0
-
-
-def _listed(names: np.ndarray) -> str:
-    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-    return f"{', '.join(names[:MAX_NAMES])}{more}"
 
 
 def _check_probabilities(given: Predictions) -> None:

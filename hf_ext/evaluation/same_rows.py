@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_ext.errors import DataError
+from hf_ext.errors import DataError, first_few
 from hf_ext.evaluation.prediction_files import PredictionFile
 from hf_ext.evaluation.predictions import REGRESSION, Predictions
 
@@ -102,9 +102,9 @@ def _check_same_task(reference: str, first: Predictions, name: str, given: Predi
         pairs = zip_longest(first.label_names, given.label_names, fillvalue="nothing")
         place, (mine, theirs) = next((place, pair) for place, pair in enumerate(pairs) if pair[0] != pair[1])
         raise DataError(
-            f"The classes of {reference} are {_some(first.label_names)}; those of {name} are "
-            f"{_some(given.label_names)}. The first that differ are number {place} (from 0): {mine} and {theirs}. Give "
-            "both the same classes in the same order."
+            f"The classes of {reference} are {first_few(first.label_names, 10)}; those of {name} are "
+            f"{first_few(given.label_names, 10)}. The first that differ are number {place} (from 0): {mine} and "
+            f"{theirs}. Give both the same classes in the same order."
         )
 
 
@@ -167,7 +167,3 @@ def _where_they_differ(x: str, y: str) -> list[str]:
     return [
         ("…" if start else "") + text[start : start + 100] + ("…" if text[start + 100 :] else "") for text in (x, y)
     ]
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

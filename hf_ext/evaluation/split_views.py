@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from hf_ext.errors import first_few
 from hf_ext.evaluation.class_scores import class_scores
 from hf_ext.evaluation.comparison import probability_scores
 from hf_ext.evaluation.curve_figures import coverage_view, ranking_curves, threshold_view
@@ -147,14 +148,9 @@ def _classes(data: Predictions, curves: dict[str, Any]) -> dict[str, Any]:
     scores = class_scores(data)
     return {
         "rows": list(zip(scores, curves["scores"], strict=True)),
-        "absent": _listed([score.name for score in scores if not score.support]),
-        "unpredicted": _listed([score.name for score in scores if score.support and not score.predicted]),
+        "absent": first_few([score.name for score in scores if not score.support], MAX_NAMES),
+        "unpredicted": first_few([score.name for score in scores if score.support and not score.predicted], MAX_NAMES),
     }
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-    return ", ".join(names[:MAX_NAMES]) + more
 
 
 def _errors(data: Predictions) -> list[dict[str, Any]]:

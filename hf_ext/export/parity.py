@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from hf_ext.errors import ConfigurationError, DataError
+from hf_ext.errors import ConfigurationError, DataError, first_few
 from hf_ext.evaluation.comparison import Comparison, compare_models
 from hf_ext.evaluation.predictions import MULTI_LABEL, REGRESSION, Predictions
 from hf_ext.export.exported_model import ExportedModel, Texts
@@ -183,10 +183,9 @@ def check_flips(name: str, parity: Parity, allowed: float, source: str) -> None:
     """
     if parity.flip_share <= allowed:
         return
-    shown = [f"{flip['row']} ({flip['before']} -> {flip['after']})" for flip in parity.flips[:MAX_NAMED]]
-    more = f" and {len(parity.flips) - MAX_NAMED} more" if len(parity.flips) > MAX_NAMED else ""
+    shown = [f"{flip['row']} ({flip['before']} -> {flip['after']})" for flip in parity.flips]
     raise ConfigurationError(
-        f"{name} is refused: {parity.sentence}, and max_flips is {allowed:g}. {source}, rows {', '.join(shown)}{more}. "
+        f"{name} is refused: {parity.sentence}, and max_flips is {allowed:g}. {source}, rows {first_few(shown, MAX_NAMED)}. "
         f"Nothing is kept. Leave {name} out, allow more with --max_flips, or for int8 take fewer --int8_ops."
     )
 

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from hf_ext.errors import ConfigurationError, nearest
+from hf_ext.errors import ConfigurationError, first_few, nearest
 
 # The layer that LoRA adapts in each attention by default, under the names that models have for query and value.
 ATTENTION = (
@@ -291,9 +291,8 @@ def _linear_names(model: nn.Module, heads: list[str]) -> Counter:
 
 def _linear_modules(model: nn.Module, heads: list[str]) -> str:
     names = _linear_names(model, heads)
-    shown = ", ".join(f"{name} ({count})" for name, count in names.most_common(SHOWN))
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"Its linear modules: {shown or 'none'}{more}; or {ALL_LINEAR}."
+    shown = first_few([f"{name} ({count})" for name, count in names.most_common()], SHOWN)
+    return f"Its linear modules: {shown or 'none'}; or {ALL_LINEAR}."
 
 
 def _check_modules_to_save(config: Any, model: nn.Module) -> None:

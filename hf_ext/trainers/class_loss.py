@@ -14,7 +14,7 @@ from transformers import TrainingArguments
 from hf_ext.class_weights import BALANCED, check_class_weights, resolve_class_weights
 from hf_ext.data.difficulty import column, column_names
 from hf_ext.data.task_data import infer_problem_type
-from hf_ext.errors import ConfigurationError
+from hf_ext.errors import ConfigurationError, first_few
 from hf_ext.losses import MULTI_LABEL, REGRESSION, hard_target_loss
 
 LABEL_COLUMNS = ("labels", "label")
@@ -123,9 +123,8 @@ class ClassLoss:
         if self.weights is not None:
             ratios = self.weights if self.weights.ndim == 1 else self.weights[1]
             shown = [f"{name} {weight:.3g}" for name, weight in zip(self.label_names, ratios.tolist(), strict=True)]
-            more = f" and {len(shown) - 20} more" if len(shown) > 20 else ""
             where = "" if self.weights.ndim == 1 else " where the class is present"
-            parts.append(f"class weights{where} (mean over the training rows 1): {', '.join(shown[:20])}{more}")
+            parts.append(f"class weights{where} (mean over the training rows 1): {first_few(shown, 20)}")
         if self.focal_gamma:
             parts.append(f"focal loss with gamma {self.focal_gamma:g}")
         if self.label_smoothing:
