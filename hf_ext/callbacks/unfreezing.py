@@ -186,7 +186,8 @@ class GradualUnfreezingCallback(ExtensionCallback):
             raise ConfigurationError(
                 f"unfreezing: {len(lost)} parameters are not in the optimizer, because they were frozen before the "
                 "Trainer was built (or your own optimizer leaves them out), so they would never move: "
-                f"{first_few(lost, 5)}. Leave them trainable (the callback freezes them), or leave them out of the stages."
+                f"{first_few(lost, 5)}. Leave them trainable (the callback freezes them), or leave them out of the "
+                "stages."
             )
         if self.unit == "epochs" and steps_per_epoch is None:
             raise ConfigurationError("unfreezing: the data has no length, so no epochs; use unit='steps'.")

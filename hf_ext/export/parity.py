@@ -185,8 +185,9 @@ def check_flips(name: str, parity: Parity, allowed: float, source: str) -> None:
         return
     shown = [f"{flip['row']} ({flip['before']} -> {flip['after']})" for flip in parity.flips]
     raise ConfigurationError(
-        f"{name} is refused: {parity.sentence}, and max_flips is {allowed:g}. {source}, rows {first_few(shown, MAX_NAMED)}. "
-        f"Nothing is kept. Leave {name} out, allow more with --max_flips, or for int8 take fewer --int8_ops."
+        f"{name} is refused: {parity.sentence}, and max_flips is {allowed:g}. {source}, rows "
+        f"{first_few(shown, MAX_NAMED)}. Nothing is kept. Leave {name} out, allow more with --max_flips, or for int8 "
+        "take fewer --int8_ops."
     )
 
 
