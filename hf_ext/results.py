@@ -29,6 +29,8 @@ from hf_ext.run_record import RunRecord
 
 # What the results files call a split's metrics, as in the library's own examples.
 PREFIXES = {"validation": "eval", "test": "test"}
+# What an evaluation says beside metrics.
+TIMINGS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
 
 
 def show_dry_run(
@@ -178,13 +180,8 @@ def predict_splits(
         else:
             predictions[split] = calibration.predict(logits, labels, data.texts(split))
         trainer.save_metrics(prefix, {**output.metrics, f"{prefix}_samples": len(encoded[split])})
-        timings = {
-            f"{prefix}_{name}"
-            for name in ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
-        }
-        metrics[split] = {
-            name.removeprefix(f"{prefix}_"): value for name, value in output.metrics.items() if name not in timings
-        }
+        found = {name.removeprefix(f"{prefix}_"): value for name, value in output.metrics.items()}
+        metrics[split] = {name: value for name, value in found.items() if name not in TIMINGS}
     return predictions, metrics
 
 

@@ -21,11 +21,10 @@ from hf_ext.errors import ConfigurationError, UsageError
 from hf_ext.experiments.classification_run import assemble_training, build_classifier
 from hf_ext.experiments.one_of_many import one_tracked_run
 from hf_ext.experiments.restoring import undisturbed
+from hf_ext.results import TIMINGS
 from hf_ext.run_record import plain_arguments
 
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
-# What an evaluation says beside metrics.
-TIMINGS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
 # From settings, rows, a folder and further callbacks to the metrics on `data.splits["validation"]`.
 TrainOnce = Callable[[dict[str, Any], TextData, Path, Sequence[TrainerCallback]], dict[str, float]]
 

@@ -14,6 +14,7 @@ from transformers import TrainerState
 
 from hf_ext.errors import ConfigurationError, UsageError
 from hf_ext.files import write_json
+from hf_ext.inspection import gradient_values
 
 logger = logging.getLogger(__name__)
 
@@ -224,5 +225,4 @@ class NonFiniteGuard:
 
 
 def _is_finite(value: torch.Tensor) -> bool:
-    values = value.coalesce().values() if value.is_sparse else value
-    return bool(torch.isfinite(values).all())
+    return bool(torch.isfinite(gradient_values(value)).all())
