@@ -6,7 +6,7 @@ from accelerate import PartialState
 
 from hf_ext.configuration import read_configuration, split_files
 from hf_ext.errors import ConfigurationError
-from hf_ext.recorded_run import differences, is_run_record
+from hf_ext.repeated_run import differences, is_run_record
 from hf_ext.run_record import RunRecord
 
 TITLES = {

@@ -91,7 +91,7 @@ LAYERS = {
     "output_dir": 1,
     "training_log": 1,
     "run_lock": 1,
-    "recorded_run": 1,
+    "repeated_run": 1,
     "repeating": 1,
     "checkpoints": 1,
     "tracker_guard": 1,

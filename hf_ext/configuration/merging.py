@@ -10,7 +10,7 @@ from hf_ext.configuration.field_types import convert, item_dataclass, typed_fiel
 from hf_ext.configuration.files import read_configuration, split_files
 from hf_ext.configuration.names import ALIASES, SECTIONS, SWITCHES, VALUE_ALIASES
 from hf_ext.errors import ConfigurationError, nearest
-from hf_ext.recorded_run import PRECISION, is_run_record, repeated_settings
+from hf_ext.repeated_run import PRECISION, is_run_record, repeated_settings
 
 
 def parse_arguments(

@@ -29,7 +29,7 @@ from hf_ext import (
     parse_arguments,
     weights_digest,
 )
-from hf_ext.recorded_run import differences, repeated_settings
+from hf_ext.repeated_run import differences, repeated_settings
 from hf_ext.run_lock import LOCK, check_free, lock_folder
 
 CNN = ["--model_type", "textcnn", "--embed_size", "16", "--num_filters", "8", "--learning_rate", "1e-2"]
