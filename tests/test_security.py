@@ -11,7 +11,7 @@ SOURCES = sorted(path for folder in ("hf_ext", "recipes", "benchmarks") for path
 PICKLING = {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal", "cloudpickle"}
 # They would write where an archive says.
 UNPACKING = {"extractall", "extract", "unpack_archive", "tarfile"}
-SAFE_LOADERS = ("yaml.SafeLoader", "_YamlLoader")
+SAFE_LOADERS = ("yaml.SafeLoader", "YamlLoader")
 
 
 def dotted(node: ast.AST) -> str:
