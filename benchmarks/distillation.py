@@ -37,7 +37,7 @@ FILES = {
 TEACHER = {
     "sst2": {"num_train_epochs": 2, "learning_rate": 5e-5, "max_seq_length": 64},
     "trec6": {"num_train_epochs": 8, "learning_rate": 1e-4, "max_seq_length": 64},
-    "r8": {"num_train_epochs": 4, "learning_rate": 1e-4, "max_seq_length": 128},
+    "r8": {"num_train_epochs": 2, "learning_rate": 1e-4, "max_seq_length": 128},
 }
 TEACHER_TRAINING = {
     "per_device_train_batch_size": 32,

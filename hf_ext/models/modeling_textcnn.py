@@ -9,7 +9,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from .configuration_textcnn import TextCNNConfig
 from .freezing import freeze_parameters, unfreeze_parameters
-from .sentence_convolution import largest_responses
+from .sentence_convolution import largest_responses, pack
 
 
 class TextCNNEmbeddings(nn.Module):
@@ -89,23 +89,36 @@ class TextCNNModel(TextCNNPreTrainedModel):
             padding = self.config.pad_token_id
             attention_mask = torch.ones_like(input_ids) if padding is None else input_ids != padding
         mask = attention_mask.bool()
-        channels = [vectors * mask.unsqueeze(-1).to(vectors.dtype) for vectors in self.embeddings(input_ids)]
-        positions = torch.arange(mask.shape[1], device=mask.device)
-        ends = torch.where(mask, positions + 1, 0).amax(dim=1) if mask.shape[1] else None
-        if len(channels) == 1 and ends is not None and _is_plain_cpu(channels[0]):
+        if mask.numel() and self._is_plain_cpu():
+            gap = max(self.config.filter_sizes) - 1
+            ids, tokens, lengths = pack(input_ids, mask, gap, self.config.pad_token_id or 0)
+            (vectors,) = self._channels(ids, tokens)
             weights = [convolution.weight for convolution in self.convolutions]
-            responses = largest_responses(channels[0], ends, weights)
+            responses = largest_responses(vectors, lengths, weights)
         else:
-            responses = self._largest_responses(channels, ends)
+            responses = self._largest_responses(self._channels(input_ids, mask), mask)
         biases = [convolution.bias for convolution in self.convolutions]
         return torch.cat([F.relu(largest + bias) for largest, bias in zip(responses, biases, strict=True)], dim=1)
 
-    def _largest_responses(self, channels: list[torch.Tensor], ends: torch.Tensor | None) -> list[torch.Tensor]:
+    def _is_plain_cpu(self) -> bool:
+        """Whether nothing but the CPU's own float32 is to compute here: no tracing, no other number format."""
+        weight = self.convolutions[0].weight
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        plain = weight.is_cpu and weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+        return plain and not traced and self.config.variant != "multichannel"
+
+    def _channels(self, input_ids: torch.Tensor, mask: torch.Tensor) -> list[torch.Tensor]:
+        """Vectors of the ids, in a dimension of their own, with zeros where there is no token."""
+        return [vectors * mask.unsqueeze(-1).to(vectors.dtype) for vectors in self.embeddings(input_ids)]
+
+    def _largest_responses(self, channels: list[torch.Tensor], mask: torch.Tensor) -> list[torch.Tensor]:
         """As [`largest_responses`], over all channels, for every device and number format."""
         # Zeros on both sides let every filter see every token at each of its positions, and give texts that are
         # shorter than a filter (or empty) a window at all.
         margin = max(self.config.filter_sizes) - 1
         padded = [F.pad(channel.transpose(1, 2), (margin, margin)) for channel in channels]
+        positions = torch.arange(mask.shape[1], device=mask.device)
+        ends = torch.where(mask, positions + 1, 0).amax(dim=1) if mask.shape[1] else None
         found = []
         for convolution in self.convolutions:
             responses = sum(F.conv1d(channel, convolution.weight) for channel in padded)
@@ -117,12 +130,6 @@ class TextCNNModel(TextCNNPreTrainedModel):
                 responses = responses.masked_fill(beyond.unsqueeze(1), float("-inf"))
             found.append(responses.amax(dim=2))
         return found
-
-
-def _is_plain_cpu(vectors: torch.Tensor) -> bool:
-    """Whether nothing but the CPU's own float32 is to compute with them: no tracing, no other number format."""
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    return vectors.is_cpu and vectors.dtype == torch.float32 and not traced and not torch.is_autocast_enabled("cpu")
 
 
 class TextCNNForSequenceClassification(TextCNNPreTrainedModel):

@@ -108,11 +108,11 @@ def run(card, names):
 
 
 def test_all_cards_with_python_are_run_here():
-    assert len(CARDS) == 26
+    assert len(CARDS) == 27
     with_python = {card.stem for card in CARDS if blocks(card, "python")}
     tested = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
     assert with_python == (tested & with_python) | set(TRAINERS)
-    assert len(with_python) == 22
+    assert len(with_python) == 23
 
 
 @pytest.mark.parametrize("card", TRAINERS)
@@ -239,3 +239,11 @@ def test_significance(folder, capsys):
         data.to_jsonl(folder / "outputs" / name / "predictions_test.jsonl")
     run("significance", {})
     assert "df=4" in capsys.readouterr().out
+
+
+def test_textcnn():
+    names = run("textcnn", {})
+    texts = names["data"].texts("validation")[:8]
+    encoded = names["tokenizer"](list(texts), padding=True, return_tensors="pt")
+    logits = names["model"](input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"]).logits
+    assert logits.shape == (8, 2) and logits.isfinite().all()

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from hf_ext import TextCNNConfig, TextCNNForSequenceClassification
 from hf_ext.models import sentence_convolution
-from hf_ext.models.sentence_convolution import largest_responses
+from hf_ext.models.sentence_convolution import largest_responses, pack
 
 
 def by_conv1d(vectors, ends, weights):
@@ -22,7 +22,15 @@ def by_conv1d(vectors, ends, weights):
     return found
 
 
-@pytest.fixture(params=[(3, 4, 5), (1, 2), (2, 2, 3), (4,)], ids=str)
+def in_one_row(vectors, ends, weights):
+    """[`largest_responses`] of padded vectors."""
+    mask = torch.arange(vectors.shape[1]) < ends.unsqueeze(1)
+    rows = torch.arange(mask.numel()).view(mask.shape)
+    places, tokens, lengths = pack(rows, mask, max(weight.shape[2] for weight in weights) - 1)
+    return largest_responses(vectors.flatten(0, 1)[places] * tokens.unsqueeze(1), lengths, weights)
+
+
+@pytest.fixture(params=[(3, 4, 5), (1, 2), (2, 2, 3), (4,), (1,)], ids=str)
 def sizes(request):
     return request.param
 
@@ -38,7 +46,7 @@ def test_values_and_gradients_are_those_of_conv1d(monkeypatch, sizes, chunk, len
     kernels = [torch.randn(7, 6, size, generator=generator) for size in sizes]
     factors = [torch.randn(5, 7, generator=generator) for _ in sizes]
     results = []
-    for function, dtype in ((largest_responses, torch.float32), (by_conv1d, torch.float64)):
+    for function, dtype in ((in_one_row, torch.float32), (by_conv1d, torch.float64)):
         vectors = given.detach().to(dtype, copy=True).requires_grad_()
         weights = [kernel.to(dtype, copy=True).requires_grad_() for kernel in kernels]
         found = function(vectors, ends, weights)
@@ -51,7 +59,7 @@ def test_values_and_gradients_are_those_of_conv1d(monkeypatch, sizes, chunk, len
 
 def test_vectors_that_are_fixed_need_no_gradient():
     weights = [torch.randn(2, 3, 2, requires_grad=True)]
-    largest_responses(torch.randn(1, 4, 3), torch.tensor([4]), weights)[0].sum().backward()
+    in_one_row(torch.randn(1, 4, 3), torch.tensor([4]), weights)[0].sum().backward()
     assert weights[0].grad.abs().sum() > 0
 
 
