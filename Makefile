@@ -27,7 +27,7 @@ check: $(VENV)/.installed-test  ## lint, formatting, and that layers import down
 	$(PY) -m pytest tests/test_layers.py
 
 docs: $(VENV)/.installed-docs  ## build the manual and the API reference into site/; a warning is an error
-	$(PY) -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 	$(PY) tests/docs/site/check_site.py site
 
 # Not part of `make test`: it needs a browser, which pip cannot bring.
