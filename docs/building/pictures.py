@@ -1,8 +1,8 @@
 """The pictures of a report that README and docs/methods/report.md show.
 
-    make quickstart && make report-check
-    python tests/evaluation/browser/check_report.py --page outputs/quickstart/report.html
-    python docs/building/pictures.py outputs/report-check docs/images
+make quickstart && make report-check
+python tests/evaluation/browser/check_report.py --page outputs/quickstart/report.html
+python docs/building/pictures.py outputs/report-check docs/images
 """
 
 import sys
