@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 SOURCES := setup.cfg pyproject.toml constraints.txt requirements-demo.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check report-check clean
+.PHONY: help quickstart test check docs report-check clean
 
 help:  ## list these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -26,6 +26,10 @@ check: $(VENV)/.installed-test  ## lint, formatting, and that layers import down
 	$(PY) -m ruff format --check .
 	$(PY) -m pytest tests/test_layers.py
 
+docs: $(VENV)/.installed-docs  ## build the manual and the API reference into site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+	$(PY) tests/docs/site/check_site.py site
+
 # Not part of `make test`: it needs a browser, which pip cannot bring.
 report-check: $(VENV)/.installed-browser  ## look at reports in Chromium: axe-core, requests, 360 and 1440 px, print (some minutes)
 	@for p in "$(CHROMIUM)" chromium chromium-browser google-chrome google-chrome-stable; do \
@@ -34,8 +38,8 @@ report-check: $(VENV)/.installed-browser  ## look at reports in Chromium: axe-co
 		apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 CHROMIUM="$(CHROMIUM)" $(PY) tests/evaluation/browser/check_report.py
 
-clean:  ## remove .venv and what runs left in outputs/
-	rm -rf $(VENV) outputs
+clean:  ## remove .venv, and what runs and `make docs` left in outputs/ and site/
+	rm -rf $(VENV) outputs site
 
 $(PY):
 	@test -n "$(PYTHON)" || { echo "hf_ext needs Python 3.11 or newer; none was found. Install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
@@ -48,6 +52,10 @@ $(VENV)/.installed-demo: $(PY) $(SOURCES)
 
 $(VENV)/.installed-browser: $(VENV)/.installed-test
 	$(PIP) --editable '.[demo,test,browser]'
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed-demo
+	$(PIP) --editable '.[demo,docs]'
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed-demo

@@ -26,7 +26,8 @@ class SparseAdamW(torch.optim.AdamW):
     Parameters with dense gradients get the ordinary AdamW step.
 
     Args:
-        As [`torch.optim.AdamW`]; `amsgrad` and `maximize` are refused.
+        params (`Iterable`): Parameters, or groups of them.
+        kwargs: As [`torch.optim.AdamW`]; `amsgrad` and `maximize` are refused.
     """
 
     def __init__(self, params, **kwargs):

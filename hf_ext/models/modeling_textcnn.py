@@ -177,6 +177,7 @@ class TextCNNForSequenceClassification(TextCNNPreTrainedModel):
                 1 for tokens, 0 for padding. By default everything but `config.pad_token_id` is a token.
             labels (`torch.Tensor`, *optional*):
                 Class ids of shape `(rows,)`, 0/1 floats of shape `(rows, num_labels)` or values of shape `(rows,)`.
+            return_dict (`bool`, *optional*): `False` for a tuple of the loss, if there is one, and the logits.
 
         Returns:
             [`~transformers.modeling_outputs.SequenceClassifierOutput`] with logits of shape `(rows, num_labels)`.

@@ -2,6 +2,7 @@
 Looks at reports in a real browser: `make report-check`, or
 
     python tests/evaluation/browser/check_report.py [--output_dir outputs/report-check] [--only two_classes]
+    python tests/evaluation/browser/check_report.py --page outputs/quickstart/report.html
 
 It needs Chromium (`apt-get install chromium`, or CHROMIUM=/path/to/chromium or chrome) and two packages
 (`pip install -e '.[browser]'`; no browser is downloaded). It is no part of `make test`, which has to pass on machines
@@ -115,11 +116,16 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/report-check"))
     parser.add_argument("--only", help="look at this page alone")
+    parser.add_argument("--page", type=Path, help="a report of yours to look at in place of the examples")
     args = parser.parse_args(argv)
     from playwright.sync_api import sync_playwright
 
     program, folder, found = chromium(), args.output_dir.absolute(), []
-    pages = [path for path in write_pages(folder) if args.only in (None, path.stem)]
+    if args.page is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        pages = [args.page.absolute()]
+    else:
+        pages = [path for path in write_pages(folder) if args.only in (None, path.stem)]
     if not pages:
         sys.exit(f"There is no page {args.only!r}.")
     with sync_playwright() as playwright:
