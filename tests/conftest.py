@@ -13,6 +13,11 @@ sys.path.insert(0, CONTRACTS)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [CONTRACTS, os.environ.get("PYTHONPATH")]))
 
 
+def pytest_collection_modifyitems(items):
+    """What takes a minute begins first, so that in the end no worker is left alone with it."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 def pytest_collection_finish(session):
     """A Trainer collects garbage whenever it begins, which takes longer than a small training: not through imports."""
     gc.collect()

@@ -121,11 +121,10 @@ def draw_chart(label: str, panels: Sequence[Panel], size: tuple[float, float] = 
     width, height = size
     axes = [(_axis(panel, 0), _axis(panel, 1)) for panel in panels]
     left = max(_left(panel, vertical) for panel, (_, vertical) in zip(panels, axes, strict=True))
+    right = width - max(_beyond(horizontal) for horizontal, _ in axes)
     parts, top, total = [], 0.0, sum(panel.share for panel in panels)
     for panel, (horizontal, vertical) in zip(panels, axes, strict=True):
         bottom = top + height * panel.share / total
-        # Half of the last number stands out to the right.
-        right = width - max(8.0, _width(horizontal.ticks[-1][1]) / 2 + PAD if horizontal.ticks else 0)
         ends = (left, right), (bottom - _below(panel, horizontal), top + (TITLE + 2 * PAD if panel.title else 8.0))
         parts += _panel(panel, horizontal.between(*ends[0]), vertical.between(*ends[1]))
         top = bottom
@@ -224,6 +223,11 @@ def _left(panel: Panel, axis: _Axis) -> float:
     return PAD + (LINE_HEIGHT if panel.ylabel else 0) + numbers + PAD + TICK
 
 
+def _beyond(axis: _Axis) -> float:
+    """Half of the last number stands out to the right."""
+    return max(8.0, _width(axis.ticks[-1][1]) / 2 + PAD if axis.ticks else 0)
+
+
 def _below(panel: Panel, axis: _Axis) -> float:
     return (TICK + LINE_HEIGHT if axis.ticks else 0) + (LINE_HEIGHT if panel.xlabel else 0) + PAD
 
@@ -238,7 +242,7 @@ def _legend(lines: list[Line], width: float) -> tuple[list[str], int]:
         y = (index // columns + 0.5) * LINE_HEIGHT
         shown = np.array([x, x + HANDLE] if line.dashes is not None else [x + HANDLE / 2])
         parts += _line(line, shown, np.full(len(shown), y))
-        parts.append(_text(x + HANDLE + PAD, y + 0.35 * SMALL, line.label, "start", SMALL))
+        parts.append(_text(x + HANDLE + 2 * PAD, y + 0.35 * SMALL, line.label, "start", SMALL))
     return parts, math.ceil(len(lines) / columns)
 
 
