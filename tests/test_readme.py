@@ -4,10 +4,12 @@ import re
 from pathlib import Path
 
 import datasets
+import pytest
 
 README = Path(__file__).parent.parent / "README.md"
 
 
+@pytest.mark.long
 def test_the_python_snippets_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(datasets.config, "HF_CACHE_HOME", tmp_path)

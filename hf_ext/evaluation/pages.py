@@ -1,5 +1,6 @@
 """Pages that look alike: one HTML file each, that needs neither a network nor JavaScript."""
 
+import functools
 import json
 import os
 from pathlib import Path
@@ -24,23 +25,29 @@ def write_page(path: str | os.PathLike, template: Path, **content: Any) -> Path:
     Returns:
         `Path`: The file.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([template.parent, TEMPLATES]),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": format_number, "p": format_p, "thousands": "{:,}".format, "label": _label}
-    page = environment.get_template(template.name).render(content)
+    page = _environment(template.parent).get_template(template.name).render(content)
     with open_atomically(path) as file:
         file.write(page)
     return Path(path)
 
 
 # ---- Inside ----
+
+
+@functools.cache
+def _environment(folder: Path) -> Any:
+    """Of the templates in a folder and of those here. Kept: to compile them takes longer than to fill them in."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([folder, TEMPLATES]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": format_number, "p": format_p, "thousands": "{:,}".format, "label": _label}
+    return environment
 
 
 def _label(value: Any) -> str:

@@ -12,6 +12,8 @@ from hf_ext.evaluation.predictions import Predictions
 CELLS_AT_ONCE = 2_000_000
 # Drawing a row costs about an eighth of drawing how often a kind of row occurs.
 ROWS_A_KIND = 8
+# Rows drawn in one go; more do not fit into the processor's nearest memory.
+DRAWS_AT_ONCE = 2**13
 
 
 class Difference(NamedTuple):
@@ -224,11 +226,16 @@ def _kind_weights(generator: np.random.Generator, counts: np.ndarray, size: int)
 def _row_weights(generator: np.random.Generator, counts: np.ndarray, size: int) -> np.ndarray:
     """The same, by drawing every row of every resample."""
     kind_of_row = None if (counts == 1).all() else np.repeat(np.arange(len(counts)), counts)
-    weights = np.empty((size, len(counts)))
-    for weight in weights:
+    rows, kinds = int(counts.sum()), len(counts)
+    weights, at_once = np.empty((size, kinds)), max(1, DRAWS_AT_ONCE // rows)
+    for begin in range(0, size, at_once):
+        part = weights[begin : begin + at_once]
         # 32 bits at a time leave the generator in one order, however many resamples are drawn at once.
-        rows = generator.integers(0, counts.sum(), counts.sum(), dtype=np.uint32)
-        weight[:] = np.bincount(rows if kind_of_row is None else kind_of_row[rows], minlength=len(counts))
+        drawn = generator.integers(0, rows, (len(part), rows), dtype=np.uint32)
+        cells = drawn if kind_of_row is None else kind_of_row[drawn]
+        if len(part) > 1:
+            cells = cells + kinds * np.arange(len(part))[:, None]
+        part[:] = np.bincount(cells.ravel(), minlength=part.size).reshape(part.shape)
     return weights
 
 

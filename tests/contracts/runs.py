@@ -8,6 +8,7 @@ import gc
 import hashlib
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Callable
@@ -251,6 +252,30 @@ def launch(case: Case, world_size: int = 1) -> list[dict]:
             raise AssertionError(f"a run did not end within {TIMEOUT_S} s: {case}")
     paths = [results / f"{rank}.pt" for rank in range(world_size)]
     return [torch.load(path, weights_only=False) if path.exists() else None for path in paths]
+
+
+def left_by_a_kill(case: Case, whole: Case, step: int, world_size: int = 1) -> Case:
+    """
+    `case`, killed at the end of a step, to be resumed. It is really killed, and seen to leave what `whole`, which was
+    saved after every step, had saved by then.
+    """
+    assert launch(case.but(kill_at_step=step), world_size) == [None] * world_size
+    left, saved = Path(case.output_dir), Path(whole.output_dir)
+    names = {path.name for path in left.glob("checkpoint-*")}
+    assert names == {f"checkpoint-{number}" for number in range(1, step)}
+    newest = f"checkpoint-{step - 1}"
+    files = {path.name for path in (left / newest).iterdir()}
+    assert files == {path.name for path in (saved / newest).iterdir()}
+    for name in ("model.safetensors", "optimizer.pt", "scheduler.pt", *(name for name in files if "rng_state" in name)):
+        assert (left / newest / name).read_bytes() == (saved / newest / name).read_bytes(), name
+    return case.but(resume=True)
+
+
+def saved_before(case: Case, whole: Case, step: int) -> Case:
+    """`case`, to be resumed from what [`left_by_a_kill`] would find, taken from the folder of `whole`."""
+    name = f"checkpoint-{step - 1}"
+    shutil.copytree(Path(whole.output_dir) / name, Path(case.output_dir) / name)
+    return case.but(resume=True)
 
 
 def train(case: Case, world_size: int = 1) -> dict:

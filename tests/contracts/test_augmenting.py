@@ -1,7 +1,7 @@
 """Fresh copies in every epoch through what the package promises: resume, processes, workers, evaluation untouched."""
 
 import pytest
-from runs import Case, assert_same_weights, launch, train
+from runs import Case, assert_same_weights, left_by_a_kill, saved_before, train
 from transformers import DataCollatorWithPadding
 
 from hf_ext import AugmentingCollator, DataAugmenter, build_word_tokenizer
@@ -73,16 +73,16 @@ def test_every_epoch_has_other_texts_of_the_same_rows(tmp_path):
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
-@pytest.mark.parametrize("step", [5, 7])
-def test_killed_and_resumed_sees_the_same_texts(tmp_path, world_size, step):
+def test_killed_and_resumed_sees_the_same_texts(tmp_path, world_size):
     case = case_of(tmp_path / "whole", save_steps=1).but(batch_size=8 // world_size)
     whole = train(case, world_size)
-    killed = case.but(output_dir=str(tmp_path / "killed"))
-    assert launch(killed.but(kill_at_step=step), world_size) == [None] * world_size
-    resumed = train(killed.but(resume=True), world_size)
     # Killed before it was saved: at the end of the first epoch, and inside the second.
-    assert resumed["batches"] == whole["batches"][step - 1 :]
-    assert_same_weights(resumed, whole)
+    at_the_end = saved_before(case.but(output_dir=str(tmp_path / "first")), case, 5)
+    inside = left_by_a_kill(case.but(output_dir=str(tmp_path / "second")), case, 7, world_size)
+    for step, killed in ((5, at_the_end), (7, inside)):
+        resumed = train(killed, world_size)
+        assert resumed["batches"] == whole["batches"][step - 1 :]
+        assert_same_weights(resumed, whole)
 
 
 def test_two_processes_see_what_one_sees(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import Case, assert_same_weights, launch, make_model, train
+from runs import Case, assert_same_weights, launch, left_by_a_kill, make_model, saved_before, train
 from transformers import TrainerCallback
 
 import hf_ext
@@ -94,7 +94,10 @@ TECHNIQUES = {
         arguments={**EVALUATE, "lr_scheduler_type": "slanted_triangular"},
     ),
 }
-NAMES = list(TECHNIQUES)
+# Tests of one technique share runs, so one worker makes them.
+each_technique = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in TECHNIQUES]
+)
 
 
 def test_every_callback_is_covered():
@@ -123,16 +126,30 @@ def case_of(name: str, output_dir) -> Case:
     )
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Runs of one process that others are compared with, each made once."""
+    reports = {}
+
+    def report_of(name: str, **changes) -> dict:
+        key = (name, *changes.items())
+        if key not in reports:
+            reports[key] = train(case_of(name, tmp_path_factory.mktemp("run")).but(**changes))
+        return reports[key]
+
+    return report_of
+
+
 @pytest.mark.parametrize("trainer", ["extended", "plain"])
-@pytest.mark.parametrize("name", NAMES)
-def test_expected_parameters_move_and_no_others(tmp_path, name, trainer):
+@each_technique
+def test_expected_parameters_move_and_no_others(tmp_path, trained, name, trainer):
     technique = TECHNIQUES[name]
     if trainer == "plain" and not technique.plain:
         (report,) = launch(case_of(name, tmp_path).but(trainer="plain", arguments={}))
         assert "hf_ext.ExtendedTrainer" in report["error"]
         return
     case = case_of(name, tmp_path).but(trainer=trainer)
-    report = train(case)
+    report = trained(name) if trainer == "extended" else train(case)
     groups = layer_groups(make_model(case))
     assert report["steps"] == len(report["moved"]) == technique.steps
     for step, moved in enumerate(report["moved"]):
@@ -152,17 +169,20 @@ def kills(name: str) -> list[int]:
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
-@pytest.mark.parametrize("name", NAMES)
+@each_technique
 def test_killed_and_resumed_is_uninterrupted(tmp_path, name, world_size):
     case = case_of(name, tmp_path / "whole").but(batch_size=16 // world_size, save_steps=1)
     if case.sampling == "sequential":
         case = case.but(sampling="random")
     whole = train(case, world_size)
-    for step in kills(name) if world_size == 1 else kills(name)[::2]:
+    steps = kills(name) if world_size == 1 else kills(name)[::2]
+    for step in steps:
         killed = case.but(output_dir=str(tmp_path / f"killed-{step}"))
-        assert launch(killed.but(kill_at_step=step), world_size) == [None] * world_size
-        resumed = train(killed.but(resume=True), world_size)
         # The kill comes before the step's checkpoint is written.
+        if step == steps[0]:
+            resumed = train(left_by_a_kill(killed, case, step, world_size), world_size)
+        else:
+            resumed = train(saved_before(killed, case, step), world_size)
         assert resumed["digests"] == whole["digests"][step - 1 :], f"killed at step {step}"
         assert resumed["batches"] == whole["batches"][step - 1 :]
         assert resumed["steps"] == whole["steps"]
@@ -170,22 +190,23 @@ def test_killed_and_resumed_is_uninterrupted(tmp_path, name, world_size):
 
 
 @pytest.mark.parametrize("model", ["bert", "textcnn"])
-@pytest.mark.parametrize("name", NAMES)
-def test_accumulation_changes_nothing(tmp_path, name, model):
+@each_technique
+def test_accumulation_changes_nothing(tmp_path, trained, name, model):
     # Dropout draws other numbers for other batches.
-    case = case_of(name, tmp_path).but(model=model, dropout=0.0, sparse=False)
-    whole, parts = train(case), train(case.but(batch_size=4, accumulation=4))
+    changes = {"model": model, "dropout": 0.0, "sparse": False}
+    whole = trained(name, **changes)
+    parts = train(case_of(name, tmp_path).but(**changes, batch_size=4, accumulation=4))
     assert rows_in_order(whole) == rows_in_order(parts)
     assert whole["steps"] == parts["steps"]
     assert whole["moved"] == parts["moved"]
     assert_same_weights(whole, parts, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_two_processes_are_one(tmp_path, name):
+@each_technique
+def test_two_processes_are_one(tmp_path, trained, name):
     # Unfreezing on several processes updates embeddings densely.
-    case = case_of(name, tmp_path).but(dropout=0.0, sparse=False)
-    one, two = train(case), train(case.but(batch_size=8), world_size=2)
+    changes = {"model": "bert", "dropout": 0.0, "sparse": False}
+    one, two = trained(name, **changes), train(case_of(name, tmp_path).but(**changes, batch_size=8), world_size=2)
     assert one["steps"] == two["steps"]
     assert one["moved"] == two["moved"]
     assert_same_weights(one, two, rtol=1e-3, atol=1e-5)
@@ -201,28 +222,29 @@ def test_processes_that_score_rows_differently_are_refused(tmp_path):
         assert "have different difficulties for the same rows" in report["error"]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_compiled_is_the_same(tmp_path, name):
+@each_technique
+def test_compiled_is_the_same(tmp_path, trained, name):
     # Tracing a BERT takes most of a minute at four stages: once is enough.
-    case = case_of(name, tmp_path).but(model="bert" if name == "unfreezing" else "textcnn", dropout=0.0, sparse=False)
+    changes = {"model": "bert" if name == "unfreezing" else "textcnn", "dropout": 0.0, "sparse": False}
+    case = case_of(name, tmp_path).but(**changes)
     compiled = case.but(arguments={**case.arguments, "torch_compile": True, "torch_compile_backend": "aot_eager"})
-    one, other = train(case), train(compiled)
+    one, other = trained(name, **changes), train(compiled)
     assert one["steps"] == other["steps"]
     assert one["moved"] == other["moved"]
     assert_same_weights(one, other, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
-@pytest.mark.parametrize("name", NAMES)
-def test_activation_checkpointing_is_the_same(tmp_path, name, world_size):
+@each_technique
+def test_activation_checkpointing_is_the_same(tmp_path, trained, name, world_size):
     case = case_of(name, tmp_path).but(batch_size=16 // world_size)
     checkpointed = case.but(arguments={**case.arguments, "activation_checkpointing": True})
-    one, other = train(case, world_size), train(checkpointed, world_size)
+    one, other = trained(name) if world_size == 1 else train(case, 2), train(checkpointed, world_size)
     assert one["moved"] == other["moved"]
     assert_same_weights(one, other, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each_technique
 def test_metrics_reach_the_log_history_and_tensorboard(tmp_path, name):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

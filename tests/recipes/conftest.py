@@ -2,11 +2,10 @@ import importlib.util
 import json
 import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from programs import run_program
 from transformers import BertConfig, BertModel
 
 from hf_ext import build_word_tokenizer
@@ -42,9 +41,10 @@ assert wandb.run is None
 
 def tracked_runs(recipe, flags, folder):
     """Name and group of the offline runs of Weights & Biases that a recipe makes, which all differ, in a process."""
-    words = [sys.executable, "-c", TRACKED, str(recipe), *flags, "--report_to", "wandb"]
+    (folder / "tracked.py").write_text(TRACKED)
     offline = {"WANDB_MODE": "offline", "WANDB_DIR": str(folder), "WANDB_SILENT": "true"}
-    done = subprocess.run(words, env={**os.environ, **offline}, cwd=folder, capture_output=True, text=True)
+    given = [recipe, *flags, "--report_to", "wandb"]
+    done = run_program(folder / "tracked.py", given, folder, {**os.environ, **offline})
     assert done.returncode == 0, done.stderr[-2000:]
     begun = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("BEGUN")]
     assert len({run for *_, run in begun}) == len(begun)

@@ -1,17 +1,15 @@
 """Calibration, thresholds and class weights as a user has them: fitted, saved, found again, applied, refused."""
 
 import json
-import os
 import random
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from programs import run_launched
 from sklearn.metrics import f1_score
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
@@ -294,14 +292,10 @@ def test_a_class_that_is_never_predicted_is_said(run_classification, write_rows,
 
 
 def test_two_processes_fit_one_calibration(write_rows, tmp_path):
-    words = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
-    words += [ROOT / "configs/accelerate/cpu_2proc.yaml", ROOT / "recipes/run_classification.py", *CNN, *FAST]
-    words += [*write_rows(), "--class_weights", "balanced", "--calibrate", "true", "--threshold_objective", "f1"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*map(str, words), "--output_dir", str(tmp_path / "out")], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    flags = [*CNN, *FAST, *write_rows(), "--class_weights", "balanced", "--calibrate", "true"]
+    flags += ["--threshold_objective", "f1", "--output_dir", tmp_path / "out"]
+    for done in run_launched(ROOT / "recipes/run_classification.py", flags):
+        assert done.returncode == 0, done.stderr
     found, results = read_json(tmp_path / "out" / "calibration.json"), read_json(tmp_path / "out" / "test_results.json")
     rows = read_lines(tmp_path / "out" / "predictions_test.jsonl")
     assert found["fitted_on"]["rows"] == 120

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from programs import run_program
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +29,7 @@ def command(*words, cwd):
     return subprocess.CompletedProcess(words, process.returncode, *said)
 
 
+@pytest.mark.long
 def test_quickstart_reaches_its_accuracy(tmp_path):
     result = command(
         *(ACCELERATE, "launch", "--num_processes", "1", ROOT / "recipes/run_classification.py"),
@@ -66,11 +68,8 @@ def test_two_machines_train_one_model(tmp_path, write_data):
     ]
     said = [machine.communicate(timeout=600) for machine in machines]
     assert [machine.returncode for machine in machines] == [0, 0], [err[-2000:] for _, err in said]
-    one = command(
-        *(sys.executable, ROOT / "recipes/run_classification.py", *settings, "--per_device_train_batch_size", "8"),
-        *("--output_dir", tmp_path / "one"),
-        cwd=tmp_path,
-    )
+    alone = [*settings, "--per_device_train_batch_size", "8", "--output_dir", tmp_path / "one"]
+    one = run_program(ROOT / "recipes/run_classification.py", alone, tmp_path)
     assert one.returncode == 0, one.stderr[-2000:]
     assert_same_run(tmp_path / "one", tmp_path / "two_0")
     # The first machine says and writes what one process does, once; the second nothing but what it needs to resume.
@@ -116,7 +115,7 @@ def test_an_error_is_one_message_without_a_traceback(tmp_path):
 
 
 def test_help_groups_the_flags(tmp_path):
-    result = command(sys.executable, ROOT / "recipes/run_classification.py", "--help", cwd=tmp_path)
+    result = run_program(ROOT / "recipes/run_classification.py", ["--help"], tmp_path)
     assert result.returncode == 0
     for group in ("model:", "textcnn:", "data:", "training:", "run:"):
         assert f"\n{group}\n" in result.stdout

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from programs import run_program
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
 
@@ -361,12 +362,14 @@ def test_two_processes_make_what_one_makes(flags, teacher, tmp_path):
     environment = {**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
     two = ["-m", "accelerate.commands.launch", "--config_file", str(ROOT / "configs/accelerate/cpu_2proc.yaml")]
     shown = {}
-    for name, launcher, size in (("two", two, "8"), ("one", [], "16")):
+    for name, size in (("two", "8"), ("one", "16")):
         own = ["--per_device_train_batch_size", size, "--output_dir", str(tmp_path / name)]
         own += ["--teacher_cache_dir", str(tmp_path / f"kept {name}")]
-        done = subprocess.run(
-            [sys.executable, *launcher, str(RECIPE), *settings, *own], env=environment, capture_output=True, text=True
-        )
+        if name == "two":
+            words = [sys.executable, *two, str(RECIPE), *settings, *own]
+            done = subprocess.run(words, env=environment, capture_output=True, text=True)
+        else:
+            done = run_program(RECIPE, [*settings, *own])
         assert done.returncode == 0, done.stderr[-2000:]
         shown[name] = done.stdout
     for part in (".", "control"):
@@ -590,11 +593,7 @@ def test_a_file_of_answers_that_was_cut_short_is_made_anew(distil, teacher, tmp_
 
 
 def test_an_error_is_one_message(flags, teacher, tmp_path):
-    done = subprocess.run(
-        [sys.executable, str(RECIPE), *flags, "--teacher_name_or_path", teacher, "--alpha", "2"],
-        capture_output=True,
-        text=True,
-    )
+    done = run_program(RECIPE, [*flags, "--teacher_name_or_path", teacher, "--alpha", "2"])
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("run_distillation.py: error: alpha is 2.0")

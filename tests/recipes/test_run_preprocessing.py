@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from programs import run_program
 
 from hf_ext import UsageError
 
@@ -34,11 +35,12 @@ def rows_of(folder):
 def test_the_guide_s_command(tmp_path, raw):
     words = ["--input_dir", "dataset/raw", "--output_dir", "dataset/processed"]
     words += ["--config", ROOT / "configs" / "data_config.yaml"]
-    command = [sys.executable, ROOT / "recipes" / "run_preprocessing.py", *words]
+    recipe = ROOT / "recipes" / "run_preprocessing.py"
+    command = [str(word) for word in (sys.executable, recipe, *words)]
     environment = {**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
     results = [
-        subprocess.run(list(map(str, command)), cwd=tmp_path, env=environment, capture_output=True, text=True)
-        for _ in range(2)
+        subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True),
+        run_program(recipe, words, tmp_path, environment),
     ]
     assert [result.returncode for result in results] == [0, 0], results[0].stderr[-2000:]
     out = tmp_path / "dataset" / "processed"

@@ -4,11 +4,10 @@ import json
 import multiprocessing
 import runpy
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from programs import run_program
 
 from hf_ext import UsageError
 
@@ -248,9 +247,7 @@ def test_dry_run_writes_nothing(main, flags, tmp_path, capsys):
 
 
 def test_help_has_the_group():
-    shown = subprocess.run(
-        [sys.executable, str(ROOT / "recipes/run_search.py"), "--help"], capture_output=True, text=True, check=True
-    ).stdout
+    shown = run_program(ROOT / "recipes/run_search.py", ["--help"]).stdout
     assert "\nsearch:\n" in shown and "--search_space" in shown
 
 

@@ -4,18 +4,15 @@ import json
 import os
 import sqlite3
 import struct
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from programs import run_launched, run_program
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto import wandb_internal_pb2
 
 from ..tracking_server import stalling_server
 from .conftest import RECIPES, make_rows
 
-ROOT = Path(__file__).parents[2]
 GUIDE = """
 wandb:
   project: "your-project-name"
@@ -37,14 +34,12 @@ TRAINING = {
 EVALUATION = {"loss", "accuracy", "f1_macro"}
 
 
-def recipe(flags, folder, launcher=(sys.executable,), **environment):
-    """Run `run_classification.py` in a process that knows of no login."""
+def recipe(flags, folder, run=run_program, **environment):
+    """What `run_classification.py` says, in a process that knows of no login."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "TRACKIO_"))}
     clean |= {"NETRC": str(folder / "netrc"), "TRACKIO_DIR": str(folder / "trackio"), "PYTHONPATH": ""}
-    words = [*launcher, RECIPES / "run_classification.py", *flags, "--output_dir", folder / "out"]
-    return subprocess.run(
-        [str(word) for word in words], env={**clean, **environment}, cwd=folder, capture_output=True, text=True
-    )
+    flags = [*flags, "--output_dir", folder / "out"]
+    return run(RECIPES / "run_classification.py", flags, folder, {**clean, **environment})
 
 
 def write_data(folder):
@@ -168,10 +163,8 @@ def test_a_network_that_stalls_in_the_middle_of_a_run(tmp_path):
 
 
 def test_two_processes_are_one_run(tmp_path):
-    launcher = (Path(sys.executable).parent / "accelerate", "launch")
-    launcher += ("--config_file", ROOT / "configs/accelerate/cpu_2proc.yaml")
     flags = [*CNN, *FAST, *write_data(tmp_path), "--wandb_mode", "offline", "--report_to", "tensorboard"]
-    done = recipe(flags, tmp_path, launcher)
-    assert done.returncode == 0, done.stderr[-2000:]
+    for done in recipe(flags, tmp_path, run_launched):
+        assert done.returncode == 0, done.stderr[-2000:]
     assert len(list((tmp_path / "out" / "wandb").glob("offline-run-*"))) == 1
     assert len(list((tmp_path / "out" / "runs").rglob("events.*"))) == 1
