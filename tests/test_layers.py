@@ -132,7 +132,6 @@ LAYERS = {
     "models.calibrated": 1,
     "models.calibrated_pipeline": 1,
     "evaluation.tables": 0,
-    "evaluation.charts": 0,
     "evaluation.figures": 0,
     "evaluation.curves": 0,
     "evaluation.curve_figures": 0,

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from hf_ext.evaluation.charts import COLOURS, DOTTED, Bars, Line, Panel, draw_chart
 from hf_ext.evaluation.comparison import Comparison
+from hf_ext.evaluation.figures import COLOURS, draw_figure
 from hf_ext.evaluation.tables import METRIC_TITLES
 
 # Beyond so many lines the groups are left out.
@@ -30,8 +30,7 @@ def differences_plot(comparison: Comparison, name: str) -> str | None:
         return None
     told = "; ".join(f"{title} {value:.2f} ({low:.2f} to {high:.2f})" for title, value, low, high in lines)
     label = f"Differences in {_metric(comparison)} of {name}: {told}."
-    width, height = _size(lines)
-    return draw_chart(label, [_panel(comparison, lines)], (72 * width, 72 * height))
+    return draw_figure(label, lambda figure: _paint(figure, comparison, lines), _size(lines))
 
 
 def draw_differences(path: str | os.PathLike, comparison: Comparison) -> bool:
@@ -83,49 +82,22 @@ def _lines(comparison: Comparison) -> list[tuple[str, float, float, float]]:
 
 
 def _size(lines: list) -> tuple[float, float]:
-    """In inches."""
     return 6.4, 1.1 + 0.3 * len(lines)
-
-
-def _margin(comparison: Comparison) -> float | None:
-    margins = [pair.equivalence.margin for pair in comparison.pairs if pair.equivalence is not None]
-    return 100 * margins[0] if margins else None
-
-
-def _heads(comparison: Comparison) -> set[str]:
-    """Titles of the lines that are of all rows."""
-    return {f"{pair.model} - {pair.baseline}" for pair in comparison.pairs}
-
-
-def _titles(lines: list[tuple[str, float, float, float]]) -> list[str]:
-    return [title if len(title) <= MAX_NAME else title[: MAX_NAME - 1] + "…" for title, *_ in lines]
-
-
-def _panel(comparison: Comparison, lines: list[tuple[str, float, float, float]]) -> Panel:
-    top, heads, margin = len(lines) + 0.6, _heads(comparison), _margin(comparison)
-    marks = [] if margin is None else [Bars((-margin, margin), [top], "#8a94a0", 0.2)]
-    marks.append(Line((0, 0), (0, top), dashes=DOTTED, width=1))
-    positions = range(len(lines), 0, -1)
-    for position, (title, value, low, high) in zip(positions, lines, strict=True):
-        colour, marker = (COLOURS[0], "s") if title in heads else (COLOURS[1], "o")
-        marks.append(Line((low, high), (position, position), colour))
-        marks.append(Line([value], [position], colour, dashes=None, marker=marker, size=2.5))
-    yticks = list(zip(positions, _titles(lines), strict=True))
-    xlabel = f"difference in {_metric(comparison)}"
-    return Panel(marks, xlabel, ylim=(0, top), yticks=yticks, grid=False)
 
 
 def _paint(figure: Any, comparison: Comparison, lines: list[tuple[str, float, float, float]]) -> None:
     axes = figure.subplots()
-    heads, margin = _heads(comparison), _margin(comparison)
-    if margin is not None:
-        axes.axvspan(-margin, margin, color="#8a94a0", alpha=0.2, linewidth=0)
+    margins = [pair.equivalence.margin for pair in comparison.pairs if pair.equivalence is not None]
+    if margins:
+        axes.axvspan(-100 * margins[0], 100 * margins[0], color="#8a94a0", alpha=0.2, linewidth=0)
     axes.axvline(0, color="black", linewidth=1, linestyle=":")
+    heads = {f"{pair.model} - {pair.baseline}" for pair in comparison.pairs}
     positions = range(len(lines), 0, -1)
     for position, (title, value, low, high) in zip(positions, lines, strict=True):
         colour = COLOURS[0] if title in heads else COLOURS[1]
         axes.plot((low, high), (position, position), color=colour, linewidth=1.5)
         axes.plot(value, position, color=colour, marker="s" if title in heads else "o", markersize=5)
-    axes.set_yticks(list(positions), _titles(lines), parse_math=False)
+    titles = [title if len(title) <= MAX_NAME else title[: MAX_NAME - 1] + "…" for title, *_ in lines]
+    axes.set_yticks(list(positions), titles, parse_math=False)
     axes.set(xlabel=f"difference in {_metric(comparison)}", ylim=(0.4, len(lines) + 0.6))
     axes.spines[["top", "right", "left"]].set_visible(False)

@@ -1,10 +1,10 @@
 """The curves of a split, each as a picture and as the numbers behind it."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from hf_ext.evaluation.charts import COLOURS, DASHES, DOTTED, Line, Panel, draw_chart
 from hf_ext.evaluation.curves import (
     Points,
     Ranking,
@@ -16,12 +16,14 @@ from hf_ext.evaluation.curves import (
     scores_by_threshold,
     thinned,
 )
-from hf_ext.evaluation.figures import SQUARE, figure_name
+from hf_ext.evaluation.figures import COLOURS, LINE_STYLES, draw_figure, figure_name
 from hf_ext.evaluation.predictions import MULTI_LABEL, Predictions
 from hf_ext.evaluation.tables import format_number
 
 # Together with the two averages as many as there are colours.
 MAX_CLASS_CURVES = 4
+# Two such entries of a legend, with a score, stand side by side.
+MAX_SHORT_NAME = 20
 SHARES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5, 0.3, 0.1)
 
 
@@ -85,12 +87,11 @@ def threshold_view(data: Predictions, name: str) -> dict[str, Any]:
         f"F1 is highest, {format_number(best_f1)}, at {best:.2f}."
     )
     curves = [(key, Points(scores.thresholds, values)) for key, values in named.items()]
-    in_use = Line((used, used), (0, 1.02), dashes=DOTTED, width=1)
-    panel = _panel(curves, "threshold", "score", [in_use])
+    paint = partial(_paint, curves=curves, xlabel="threshold", ylabel="score", line=used)
     places = np.arange(9, len(scores.thresholds), 10)
     rows = [(f"{scores.thresholds[i]:.2f}", [float(values[i]) for values in named.values()]) for i in places]
     return {
-        "svg": draw_chart(label, [panel], SQUARE),
+        "svg": draw_figure(label, paint, (4.4, 4.3)),
         "of": of,
         "best": (best, best_f1),
         "used": used,
@@ -118,9 +119,9 @@ def coverage_view(data: Predictions, name: str) -> dict[str, Any]:
         f"{format_number(of_half)} of {100 * half:.0f} %, {format_number(overall)} of all."
     )
     curves = [("accuracy", thinned(Points(coverage.answered, coverage.accuracy)))]
-    panel = _panel(curves, "share of the rows answered", "accuracy", top=None)
+    paint = partial(_paint, curves=curves, xlabel="share of the rows answered", ylabel="accuracy", top=None)
     # Rows of one confidence are answered together, so that two shares may come to the same.
-    return {"svg": draw_chart(label, [panel]), "rows": list(dict.fromkeys(map(coverage.at, SHARES)))}
+    return {"svg": draw_figure(label, paint), "rows": list(dict.fromkeys(map(coverage.at, SHARES)))}
 
 
 # ---- Inside ----
@@ -155,33 +156,43 @@ def _precision_recall(name: str, shown: dict[str, _Ranked]) -> str:
         # A precision holds from the recall before it, so the first one from 0.
         points = Points(np.append(0, curve.x), np.append(curve.y[0], curve.y))
         curves.append((_legend(key, item.average_precision), points))
-    panel = _panel(curves, "recall", "precision", steps=True)
-    return draw_chart(f"Precision by recall of {name}; average precision: {told}.", [panel], SQUARE)
+    paint = partial(_paint, curves=curves, xlabel="recall", ylabel="precision", steps=True)
+    return draw_figure(f"Precision by recall of {name}; average precision: {told}.", paint, (4.4, 4.8))
 
 
 def _roc(name: str, shown: dict[str, _Ranked]) -> str:
     told = "; ".join(f"{key.strip()} {format_number(item.roc_auc)}" for key, item in shown.items())
     curves = [(_legend(key, item.roc_auc), thinned(item.roc)) for key, item in shown.items()]
-    chance = Line((0, 1), (0, 1), dashes=DOTTED, width=1)
-    panel = _panel(curves, "false positive rate", "true positive rate", [chance])
-    return draw_chart(f"ROC curve of {name}; area under the curve: {told}.", [panel], SQUARE)
+    paint = partial(_paint, curves=curves, xlabel="false positive rate", ylabel="true positive rate", chance=True)
+    return draw_figure(f"ROC curve of {name}; area under the curve: {told}.", paint, (4.4, 4.8))
 
 
 def _legend(key: str, score: float) -> str:
     return f"{figure_name(key, 34)} {score:.3f}"
 
 
-def _panel(
+def _paint(
+    figure: Any,
     curves: list[tuple[str, Points]],
     xlabel: str,
     ylabel: str,
-    behind: list[Line] | None = None,
     steps: bool = False,
+    chance: bool = False,
+    line: float | None = None,
     top: float | None = 1.02,
-) -> Panel:
-    named = len(curves) > 1
-    lines = [
-        Line(*curve, colour, dashes, label=key if named else "", steps=steps)
-        for (key, curve), colour, dashes in zip(curves, COLOURS, DASHES, strict=False)
-    ]
-    return Panel([*(behind or []), *lines], xlabel, ylabel, xlim=(0, 1.01), ylim=None if top is None else (0, top))
+) -> None:
+    axes = figure.subplots()
+    if chance:
+        axes.plot((0, 1), (0, 1), color="black", linestyle=":", linewidth=1)
+    if line is not None:
+        axes.axvline(line, color="black", linestyle=":", linewidth=1)
+    drawstyle = "steps-pre" if steps else "default"
+    for (key, curve), colour, style in zip(curves, COLOURS, LINE_STYLES, strict=False):
+        axes.plot(*curve, color=colour, linestyle=style, linewidth=1.5, drawstyle=drawstyle, label=key)
+    axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, 1.01))
+    if top is not None:
+        axes.set(ylim=(0, top))
+    axes.grid(alpha=0.2)
+    if len(curves) > 1:
+        columns = 2 if max(len(key) for key, _ in curves) <= MAX_SHORT_NAME else 1
+        figure.legend(loc="outside lower left", ncols=columns, frameon=False, fontsize=9)

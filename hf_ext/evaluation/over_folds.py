@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hf_ext.evaluation.charts import COLOURS, MARKERS
+from hf_ext.evaluation.figures import COLOURS, MARKERS
 from hf_ext.evaluation.tables import METRIC_TITLES, aligned, format_number, main_metrics
 
 # More folds than this are numbered here and there.
@@ -95,7 +95,7 @@ def draw_folds(path: str | os.PathLike, folds: Sequence[dict[str, Any]], metric:
             [fold["fold"] for fold in own],
             [fold["metrics"][metric] for fold in own],
             color=COLOURS[number % len(COLOURS)],
-            marker=list(MARKERS)[number % len(MARKERS)],
+            marker=MARKERS[number % len(MARKERS)],
             linestyle="none",
             label=f"seed {seed}, repeat {repeat}",
         )

@@ -36,8 +36,7 @@ from hf_ext import (
     freeze_parameters,
     layer_groups,
 )
-from hf_ext.evaluation.charts import COLOURS
-from hf_ext.evaluation.figures import draw_schedule
+from hf_ext.evaluation.figures import COLOURS, draw_schedule
 
 GROUPS = ["embeddings", "layer.0", "layer.1", "head"]
 TOP_DOWN = GROUPS[::-1]

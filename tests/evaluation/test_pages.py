@@ -19,8 +19,8 @@ from hf_ext import (
     preprocess,
     write_report,
 )
-from hf_ext.evaluation.charts import COLOURS
 from hf_ext.evaluation.comparison import all_metrics
+from hf_ext.evaluation.figures import COLOURS
 from hf_ext.evaluation.pages import TEMPLATES
 
 NAMES = ["negative", "positive", "neither"]

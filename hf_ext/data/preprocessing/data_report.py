@@ -1,6 +1,6 @@
 """What preprocessing did, as JSON and as a page."""
 
-import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from hf_ext.data.preprocessing.publishing import SPLITS
 from hf_ext.data.preprocessing.selecting import CONFLICT, EXACT, KEPT, LEAK, NEAR, REASONS
 from hf_ext.data.preprocessing.split_files import text_columns
 from hf_ext.data.preprocessing.stages import Rows, batch_rows
-from hf_ext.evaluation.charts import COLOURS, DASHES, Line, Panel, draw_chart
+from hf_ext.evaluation.figures import COLOURS, LINE_STYLES, draw_figure
 from hf_ext.evaluation.pages import write_page
 
 TEMPLATE = Path(__file__).parent / "templates/data_report.html.j2"
@@ -255,18 +255,15 @@ def _draw_lengths(lengths: dict[str, Any]) -> str:
     label = (
         f"Length of the texts: share of each split's rows by number of words, from {edges[0]} to {edges[-1]} or more."
     )
-    # A step of its height over the words from one edge to the next, down to 0 at both ends.
-    along = np.repeat([*edges, edges[-1] * math.sqrt(2)], 2)
-    lines = [
-        Line(along, [0, *np.repeat(share, 2), 0], colour, dashes, label=name)
-        for (name, share), colour, dashes in zip(shares.items(), COLOURS, DASHES, strict=False)
-    ]
-    powers = [(2.0**power, f"{2**power}") for power in range(math.ceil(math.log2(along[-1])))]
-    powers = powers[:: 1 + len(powers) // 12]
-    panel = Panel(
-        *(lines, "words", "share of the split's rows"),
-        xlim=(along[0], along[-1]),
-        xticks=powers,
-        logarithmic=True,
-    )
-    return draw_chart(label, [panel], (460.0, 223.0))
+    return draw_figure(label, partial(_plot_lengths, edges=edges, shares=shares), (6.4, 3.1))
+
+
+def _plot_lengths(figure: Any, edges: list[int], shares: dict[str, np.ndarray]) -> None:
+    axes = figure.subplots()
+    for (name, share), colour, style in zip(shares.items(), COLOURS, LINE_STYLES, strict=False):
+        axes.stairs(share, [*edges, edges[-1] * np.sqrt(2)], color=colour, linestyle=style, linewidth=1.5, label=name)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set(xlabel="words", ylabel="share of the split's rows")
+    axes.grid(alpha=0.2)
+    axes.legend(frameon=False, fontsize=9)
