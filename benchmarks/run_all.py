@@ -15,6 +15,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
@@ -49,12 +50,12 @@ def facts() -> str:
     return f"{code}; Python {platform.python_version()}, {packages}; {cpu}, {os.cpu_count()} cores"
 
 
-def tables(folder: Path) -> str:
-    """What all measurements that are done have printed."""
-    records = {each.name: read_record(folder, each.name) for section in PLAN.values() for each in section}
+def tables(plan: Mapping[str, Sequence[Measurement]], folder: Path) -> str:
+    """What all measurements that are done have printed, section by section."""
+    records = {each.name: read_record(folder, each.name) for section in plan.values() for each in section}
     known = list(dict.fromkeys(record["facts"] for record in records.values() if record))
     lines = ["# Measurements", "", *(f"{number}. {line}" for number, line in enumerate(known, 1)), ""]
-    for title, section in PLAN.items():
+    for title, section in plan.items():
         done = [(each, records[each.name]) for each in section if records[each.name]]
         if not done:
             continue
@@ -91,7 +92,7 @@ def main() -> None:
     given = {"data_dir": args.data_dir, "wordnet_dir": args.wordnet_dir}
     places = {name: path.absolute() for name, path in given.items() if path is not None}
     failures = Runner(plan, folder, ROOT, places, in_a_process, facts=facts()).run()
-    (folder / "results.md").write_text(tables(folder), encoding="utf-8")
+    (folder / "results.md").write_text(tables(PLAN, folder), encoding="utf-8")
     print(f"Tables: {folder / 'results.md'}")
     if failures:
         raise SystemExit("\n".join(["Failed:", *(f"  {name}: {why}" for name, why in failures.items())]))

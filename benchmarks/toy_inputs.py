@@ -5,7 +5,6 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 from needs import SETS
 
 SEED = 0
@@ -150,6 +149,8 @@ def write_encoder(folder: Path) -> None:
 
 
 def write_word_vectors(matrix: Path) -> None:
+    import numpy as np
+
     words = [*FILLER, *MARKS]
     vectors = np.random.default_rng(SEED).normal(size=(len(words), VECTOR_WIDTH)).astype(np.float32)
     np.save(matrix, vectors)

@@ -1,0 +1,91 @@
+"""Every benchmark, and every part of it, is in the plan that `make benchmarks` and `make benchmarks-smoke` run."""
+
+import ast
+import re
+import string
+from pathlib import Path
+
+import pytest
+from needs import NEEDS, SETS
+from plan import CALLED_BY, MEASUREMENTS, chosen
+from toy_inputs import LABELS, places
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+# They run the plan.
+RUNNERS = {"run_all.py", "smoke.py"}
+
+
+def scripts():
+    """Files that are command lines."""
+    found = [path for path in sorted(BENCHMARKS.glob("*.py")) if 'if __name__ == "__main__":' in path.read_text()]
+    return [path for path in found if path.name not in RUNNERS]
+
+
+def parts_of(path):
+    """What its first argument may be: subcommands, or the choices of an argument `part`."""
+    tree = ast.parse(path.read_text())
+    values = {node.targets[0].id: node.value for node in tree.body if isinstance(node, ast.Assign)}
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
+    found = [call.args[0].value for call in calls if call.func.attr == "add_parser"]
+    for call in calls:
+        if call.func.attr == "add_argument" and call.args[0].value == "part":
+            (choices,) = (keyword.value for keyword in call.keywords if keyword.arg == "choices")
+            choices = values[choices.id] if isinstance(choices, ast.Name) else choices
+            # {part.__name__: part for part in (run, tables)}
+            choices = choices.generators[0].iter if isinstance(choices, ast.DictComp) else choices
+            found += [item.id if isinstance(item, ast.Name) else item.value for item in choices.elts]
+    return found or [None]
+
+
+def test_every_part_of_every_script_is_in_the_plan():
+    parts = [(path.name, part) for path in scripts() for part in parts_of(path)]
+    assert len(scripts()) == 13
+    assert len(parts) == 42
+    planned = {(each.script, each.part) for each in MEASUREMENTS}
+    names = {each.name for each in MEASUREMENTS}
+    for called, caller in CALLED_BY.items():
+        assert caller in names
+        planned.add(tuple(called.split(" ")))
+    assert planned == set(parts)
+
+
+def test_the_entries_hold_together():
+    known = set(places(Path()))
+    seen = set()
+    for each in MEASUREMENTS:
+        assert each.name not in seen
+        assert re.fullmatch(r"\w+", each.name)
+        assert set(each.after) <= seen, "the plan's order"
+        assert set(each.sets) <= set(SETS)
+        assert set(each.needs) <= set(NEEDS)
+        fields = {field for _, field, _, _ in string.Formatter().parse(each.arguments) if field}
+        assert fields <= {"data_dir", "wordnet_dir"}
+        assert {field for _, field, _, _ in string.Formatter().parse(each.toy) if field} <= known
+        assert ("data_dir" in fields) == bool(each.sets)
+        assert each.leaves
+        for pattern in each.leaves.values():
+            re.compile(pattern)
+        seen.add(each.name)
+    assert set(LABELS) == set(SETS)
+
+
+def test_results_name_what_the_plan_runs():
+    """The commands in docs/results.md are commands of the plan, but for the numbers of seeds, rounds and rows."""
+    commands = re.findall(
+        r"python benchmarks/(\w+\.py)(?: ([a-z]\w*))?", (BENCHMARKS.parent / "docs/results.md").read_text()
+    )
+    assert len(commands) >= 17
+    assert {(script, part or None) for script, part in commands} <= {(each.script, each.part) for each in MEASUREMENTS}
+
+
+def test_what_a_measurement_builds_on_comes_along():
+    names = [each.name for each in chosen(["distillation_tables"])]
+    assert names == [
+        "distillation_sentences",
+        "distillation_teachers",
+        "distillation_students",
+        "distillation_tables",
+    ]
+    assert chosen(None) == list(MEASUREMENTS)
+    with pytest.raises(SystemExit, match=r"no measurement nothing; there are kim2014_random, "):
+        chosen(["kills", "nothing"])
