@@ -69,11 +69,9 @@ def test_the_entries_hold_together():
     assert set(LABELS) == set(SETS)
 
 
-def test_results_name_what_the_plan_runs():
-    """The commands in docs/results.md are commands of the plan, but for the numbers of seeds, rounds and rows."""
-    commands = re.findall(
-        r"python benchmarks/(\w+\.py)(?: ([a-z]\w*))?", (BENCHMARKS.parent / "docs/results.md").read_text()
-    )
+def test_the_commands_in_the_results_are_in_the_plan():
+    page = (BENCHMARKS.parent / "docs" / "results.md").read_text()
+    commands = re.findall(r"python benchmarks/(\w+\.py)(?: ([a-z]\w*))?", page)
     assert len(commands) >= 17
     assert {(script, part or None) for script, part in commands} <= {(each.script, each.part) for each in MEASUREMENTS}
 
