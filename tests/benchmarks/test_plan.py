@@ -25,15 +25,29 @@ def parts_of(path):
     """What its first argument may be: subcommands, or the choices of an argument `part`."""
     tree = ast.parse(path.read_text())
     values = {node.targets[0].id: node.value for node in tree.body if isinstance(node, ast.Assign)}
+
+    def names(node):
+        match node:
+            case ast.Constant():
+                return [node.value]
+            case ast.Name():
+                # A function's, or that of other names.
+                return names(values[node.id]) if node.id in values else [node.id]
+            case ast.Tuple():
+                return [name for item in node.elts for name in names(item)]
+            case ast.Dict():
+                return [name for key in node.keys for name in names(key)]
+            case ast.DictComp():
+                return names(node.generators[0].iter)
+            case ast.Starred():
+                return names(node.value)
+        raise AssertionError(f"{path.name}: {ast.unparse(node)}")
+
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
     found = [call.args[0].value for call in calls if call.func.attr == "add_parser"]
     for call in calls:
         if call.func.attr == "add_argument" and call.args[0].value == "part":
-            (choices,) = (keyword.value for keyword in call.keywords if keyword.arg == "choices")
-            choices = values[choices.id] if isinstance(choices, ast.Name) else choices
-            # {part.__name__: part for part in (run, tables)}
-            choices = choices.generators[0].iter if isinstance(choices, ast.DictComp) else choices
-            found += [item.id if isinstance(item, ast.Name) else item.value for item in choices.elts]
+            found += names(next(keyword.value for keyword in call.keywords if keyword.arg == "choices"))
     return found or [None]
 
 
