@@ -68,9 +68,10 @@ def tables(plan: Mapping[str, Sequence[Measurement]], folder: Path) -> str:
 
 
 def as_markdown(printed: str) -> list[str]:
-    """Tables as they are, other lines in fences."""
+    """Tables as they are, other lines in fences; without lines that are one object, which say how far it was."""
     lines = []
-    for is_table, group in groupby(printed.splitlines(), lambda line: line.startswith("|")):
+    shown = [line for line in printed.splitlines() if not (line.startswith("{") and line.endswith("}"))]
+    for is_table, group in groupby(shown, lambda line: line.startswith("|")):
         block = "\n".join(group).strip("\n")
         if block:
             lines += [block, ""] if is_table else ["```text", block, "```", ""]

@@ -11,6 +11,7 @@ the imports, their processes are forked from this one.
 import argparse
 import multiprocessing
 import os
+import resource
 import runpy
 import shutil
 import sys
@@ -46,7 +47,12 @@ def call(script: Path, words: list[str], printed: Path, log: Path) -> None:
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     os.chdir(FOLDER)
     sys.argv = [str(script), *words]
-    runpy.run_path(str(script), run_name="__main__")
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    finally:
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        seconds = sum(each.ru_utime + each.ru_stime for each in used)
+        print(f"{seconds:.1f} CPU seconds", file=sys.stderr)
 
 
 def write_toys(folder: Path) -> None:

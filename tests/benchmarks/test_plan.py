@@ -24,7 +24,7 @@ def scripts():
 def parts_of(path):
     """What its first argument may be: subcommands, or the choices of an argument `part`."""
     tree = ast.parse(path.read_text())
-    values = {node.targets[0].id: node.value for node in tree.body if isinstance(node, ast.Assign)}
+    values = {ast.unparse(node.targets[0]): node.value for node in tree.body if isinstance(node, ast.Assign)}
 
     def names(node):
         match node:

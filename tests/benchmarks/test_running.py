@@ -17,6 +17,7 @@ SCRIPT = """
 import pathlib, sys
 with open("calls", "a") as file:
     file.write(" ".join(sys.argv[1:]) + "\\n")
+print('{"loss": 1}')
 print("| said |")
 print(*sys.argv[1:])
 if "fail" in sys.argv:

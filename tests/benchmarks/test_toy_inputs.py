@@ -30,7 +30,7 @@ def test_the_rows(sets):
             assert {label for each in labels for label in each} == set(LABELS[name])
             assert any(len(each) > 1 for each in labels) == (name == "goemotions")
             assert set(rows[0]) - {"label"} == ({"text_a", "text_b"} if name == "mrpc" else {"text"})
-    assert sum(len(row["text"].split()) == 21 for row in sets["mr"]["all"]) > 20
+    assert sum(len(row["text"].split()) == 21 for row in sets["mr"]["all"]) > 15
 
 
 def test_what_is_planted(sets):
@@ -44,9 +44,12 @@ def test_what_is_planted(sets):
     assert sum(row["label"] != label_of[row["text"]] for row in leaks) == 1
 
 
-def test_nltk_reads_the_wordnet(tmp_path):
+def test_nltk_reads_the_wordnet(tmp_path, monkeypatch):
+    import nltk
     from nltk.corpus.reader import WordNetCorpusReader
 
+    # It opens nothing elsewhere.
+    monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
     write_wordnet(tmp_path / "wordnet")
     with warnings.catch_warnings():
         # That there are no other languages.
