@@ -45,7 +45,7 @@ THROUGHPUT_MINILM = (
     throughput(
         "compile",
         3,
-        "--rounds 1 --compile_backend aot_eager",
+        "--rounds 1 --compile_backend eager",
         r"^\| the best flags \+ --torch_compile \| \d",
         needs=(MINILM, COMPILER),
     ),
