@@ -50,9 +50,13 @@ def call(script: Path, words: list[str], printed: Path, log: Path) -> None:
     try:
         runpy.run_path(str(script), run_name="__main__")
     finally:
-        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-        seconds = sum(each.ru_utime + each.ru_stime for each in used)
-        print(f"{seconds:.1f} CPU seconds", file=sys.stderr)
+        print(f"{cpu_seconds():.1f} CPU seconds", file=sys.stderr)
+
+
+def cpu_seconds() -> float:
+    """Of this process and those that it has waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def write_toys(folder: Path) -> None:
@@ -86,7 +90,7 @@ def main() -> None:
     where = places(FOLDER / "inputs")
     runner = Runner(plan, FOLDER / "measurements", FOLDER, where, in_a_fork, is_toy=True, jobs=JOBS)
     failures = runner.run()
-    print(f"{len(plan)} measurements, {time.perf_counter() - began:.0f} s")
+    print(f"{len(plan)} measurements, {time.perf_counter() - began:.0f} s, {cpu_seconds():.0f} s of CPU")
     for name in failures:
         log = FOLDER / "measurements" / f"{name}.log"
         said = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
