@@ -301,7 +301,7 @@ def operations(part: str, toy: str) -> Measurement:
 
 
 OPERATIONS = (
-    operations("monitors", "--rounds 1 --steps 3"),
+    operations("monitors", "--rounds 1 --steps 3 --models MiniLM 'TextCNN 128 d'"),
     operations("start", "--rounds 1"),
     operations("checkpoint", "--rounds 1"),
     Measurement(
@@ -312,7 +312,7 @@ OPERATIONS = (
         {PRINTED: r"^\| MiniLM \| [\s\S]*^\| recipe \| [\s\S]*^\| checkpoint of MiniLM \| "},
         after=("operations_monitors", "operations_start", "operations_checkpoint"),
     ),
-    Measurement("kills", "kills.py", "--kills 50 --seed 0", "--kills 2", {PRINTED: "^Differences: none, bit for bit"}),
+    Measurement("kills", "kills.py", "--kills 50 --seed 0", "--kills 1", {PRINTED: "^Differences: none, bit for bit"}),
     Measurement("processes", "processes.py", "", "--only run_classification", {PRINTED: r"^run_classification .*\d"}),
 )
 

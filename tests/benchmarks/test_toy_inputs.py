@@ -48,13 +48,14 @@ def test_nltk_reads_the_wordnet(tmp_path, monkeypatch):
     import nltk
     from nltk.corpus.reader import WordNetCorpusReader
 
-    # It opens nothing elsewhere.
+    # Where it looks for itself, and all that it opens.
     monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
-    write_wordnet(tmp_path / "wordnet")
+    folder = tmp_path / "corpora" / "wordnet"
+    write_wordnet(folder)
     with warnings.catch_warnings():
         # That there are no other languages.
         warnings.simplefilter("ignore")
-        reader = WordNetCorpusReader(str(tmp_path / "wordnet"), None)
+        reader = WordNetCorpusReader(str(folder), None)
     (synset,) = reader.synsets("films", pos="n")
     assert synset.lemma_names() == ["film", "movie", "picture"]
     assert [synset.pos() for synset in reader.synsets("play")] == ["v"]
