@@ -9,10 +9,10 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 SOURCES := setup.cfg pyproject.toml constraints.txt requirements-demo.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check docs report-check clean
+.PHONY: help quickstart test check docs benchmarks benchmarks-smoke report-check clean
 
 help:  ## list these commands
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 18
 
 quickstart: $(VENV)/.installed-demo  ## train, evaluate and report a text classifier on 8,530 film sentences (about 1 minute)
 	$(VENV)/bin/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
@@ -29,6 +29,14 @@ check: $(VENV)/.installed-test  ## lint, formatting, and that layers import down
 docs: $(VENV)/.installed-docs  ## build the manual and the API reference into site/; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 	$(PY) tests/docs/site/check_site.py site
+
+# DATA_DIR and WORDNET_DIR are folders of yours; ONLY="NAME ..." takes some, benchmarks/plan.py has the names.
+benchmarks: $(VENV)/.installed-test  ## run what is left of all measurements (days) and write outputs/benchmarks/results.md
+	$(PY) benchmarks/run_all.py $(if $(DATA_DIR),--data_dir "$(DATA_DIR)") \
+		$(if $(WORDNET_DIR),--wordnet_dir "$(WORDNET_DIR)") $(if $(ONLY),--only $(ONLY))
+
+benchmarks-smoke: $(VENV)/.installed-test  ## run each measurement at toy size, offline once installed (some minutes)
+	$(PY) benchmarks/smoke.py $(if $(ONLY),--only $(ONLY))
 
 # Not part of `make test`: it needs a browser, which pip cannot bring.
 report-check: $(VENV)/.installed-browser  ## look at reports in Chromium: axe-core, requests, 360 and 1440 px, print (some minutes)

