@@ -26,10 +26,12 @@ from hf_ext import (
     build_compute_metrics,
     calibration_notes,
     check_output_dir,
+    check_saved_threshold,
     clear_output_dir,
     complete_evaluation_values,
     find_calibration,
     load_config,
+    load_out_of_scope,
     load_pretrained,
     load_text_data,
     model_cost,
@@ -63,8 +65,10 @@ def main(argv: list[str]) -> None:
     task = task_of_config(load_config(model_args))
     data = load_text_data(data_args, model_args, ("test",), task)
     calibration = find_calibration(model_args, task) if saved_args.calibration == "auto" else None
+    check_saved_threshold(saved_args, calibration)
+    outside = load_out_of_scope(saved_args, data, data_args)
     compute_metrics = build_compute_metrics(task.problem_type, data_args.metric_name, calibration)
-    notes = data.notes + training_args.precision_notes(run_args.mixed_precision)
+    notes = data.notes + outside.notes + training_args.precision_notes(run_args.mixed_precision)
     notes += calibration_notes(calibration, model_args.model_name_or_path)
     if run_args.dry_run:
         show_dry_run(record, data, notes)
@@ -74,7 +78,13 @@ def main(argv: list[str]) -> None:
     record.add(model=model_cost(model))
     max_length = min(data_args.max_seq_length or tokenizer.model_max_length, tokenizer.model_max_length)
     with training_args.main_process_first(desc="tokenising"):
-        encoded = {"test": tokenize_dataset(data.splits["test"], tokenizer, max_length, description="Tokenising test")}
+        encoded, strangers = (
+            {
+                split: tokenize_dataset(rows, tokenizer, max_length, description=f"Tokenising {split}")
+                for split, rows in splits.items()
+            }
+            for splits in (data.splits, outside.splits)
+        )
     PartialState().wait_for_everyone()
     if training_args.should_save:
         if run_args.overwrite:
@@ -90,8 +100,10 @@ def main(argv: list[str]) -> None:
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=compute_metrics,
     )
-    predictions, metrics = predict_splits(trainer, data, encoded, calibration)
-    record.add(data=data.fingerprint(), notes=notes)
+    told_on = (outside.texts("test"), strangers["test"]) if strangers else None
+    predictions, metrics = predict_splits(trainer, data, encoded, calibration, told_on)
+    fingerprints = {f"out_of_scope_{split}": digest for split, digest in outside.fingerprint().items()}
+    record.add(data=data.fingerprint() | fingerprints, notes=notes)
     if trainer.is_world_process_zero():
         title = f"Evaluation of {model_args.name or model_args.model_name_or_path}"
         shown = Supplements(calibration=None if calibration is None else with_scores(calibration, metrics))
