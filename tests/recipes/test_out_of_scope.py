@@ -8,16 +8,17 @@ import pytest
 
 from hf_ext import UsageError, load_pipeline
 
-from .conftest import FILLER, load_recipe
+from .conftest import BAD, FILLER, GOOD, load_recipe
 
 CNN = ["--model_type", "textcnn", "--embed_size", "16", "--num_filters", "8", "--learning_rate", "1e-2"]
-FAST = ["--num_train_epochs", "4", "--disable_tqdm", "true", "--preflight", "off", "--validation_size", "0.3"]
+FAST = ["--num_train_epochs", "2", "--disable_tqdm", "true", "--preflight", "off", "--validation_size", "0.3"]
 
 
 def strange_rows(count, seed):
-    """Sentences without a word that tells a class, labelled as some sets label them."""
+    """Sentences with one word that tells a class, or none, labelled as some sets label them."""
     generator = random.Random(seed)
-    return [{"text": " ".join(generator.choices(FILLER, k=5)), "label": "oos"} for _ in range(count)]
+    words = [generator.choices(FILLER, k=5) + generator.choices(GOOD + BAD, k=index % 2) for index in range(count)]
+    return [{"text": " ".join(each), "label": "oos"} for each in words]
 
 
 @pytest.fixture
@@ -48,7 +49,8 @@ def test_a_run_tunes_tells_saves_and_others_apply_it(run_classification, run_eva
     assert [row["text"] for row in strangers] == [row["text"] for row in read_json(tmp_path / "tell.json")]
     turned_away = [max(row["probabilities"].values()) < threshold for row in strangers]
     assert [row["out_of_scope"] for row in strangers] == turned_away
-    assert results["test_out_of_scope_recall"] == pytest.approx(np.mean(turned_away)) > 0.5
+    assert results["test_out_of_scope_recall"] == pytest.approx(np.mean(turned_away))
+    assert 0.3 < np.mean(turned_away) < 1
     rows = read_lines(out / "predictions_test.jsonl")
     answered = [max(row["probabilities"].values()) >= threshold for row in rows]
     right = [row["label"] == row["prediction"] for row in rows]
@@ -70,11 +72,11 @@ def test_a_run_tunes_tells_saves_and_others_apply_it(run_classification, run_eva
     assert read_json(again / "test_results.json")["test_out_of_scope_recall"] == results["test_out_of_scope_recall"]
 
     classify = load_pipeline(out, device="cpu")
-    for row in [*strangers[:20], *rows[:20]]:
-        answer = classify(row["text"])
+    shown = [*strangers[:20], *rows[:20]]
+    texts = [row["text"] for row in shown]
+    for row, answer, listed in zip(shown, classify(texts), classify(texts, top_k=None), strict=True):
         assert answer["label"] == ("out_of_scope" if row["out_of_scope"] else row["prediction"])
         assert answer["score"] == pytest.approx(max(row["probabilities"].values()), abs=2e-5)
-        listed = classify(row["text"], top_k=None)
         assert sum(item["predicted"] for item in listed) == (not row["out_of_scope"])
 
 
