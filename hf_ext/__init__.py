@@ -48,6 +48,7 @@ from hf_ext.data.duplicates import exact_duplicates, near_duplicate_pairs, near_
 from hf_ext.data.folds import Fold, make_folds, row_groups
 from hf_ext.data.labels import task_of_config
 from hf_ext.data.loading import TextData, load_text_data
+from hf_ext.data.out_of_scope import load_out_of_scope
 from hf_ext.data.preflight import PreflightArguments, PreflightReport, preflight
 from hf_ext.data.preprocessing import (
     PreprocessingArguments,
@@ -88,6 +89,7 @@ from hf_ext.evaluation.calibrating import (
     CalibrationArguments,
     SavedCalibrationArguments,
     check_calibration,
+    check_saved_threshold,
     fit_calibration,
 )
 from hf_ext.evaluation.calibration import Calibration, expected_calibration_error, fit_temperature
@@ -97,6 +99,7 @@ from hf_ext.evaluation.comparison_run import compare_files, write_comparison
 from hf_ext.evaluation.compute_metrics import build_compute_metrics
 from hf_ext.evaluation.equivalence import detectable_difference, paired_equivalence
 from hf_ext.evaluation.model_card import write_model_card
+from hf_ext.evaluation.out_of_scope import answer_scores, tune_out_of_scope
 from hf_ext.evaluation.over_folds import FoldSummary, folds_table, summarize_folds
 from hf_ext.evaluation.permutation import paired_permutation
 from hf_ext.evaluation.prediction_files import read_predictions
@@ -350,6 +353,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "add_adapter",
+    "answer_scores",
     "assemble_training",
     "augment_training_rows",
     "begin_plan",
@@ -377,6 +381,7 @@ __all__ = [
     "check_same_data",
     "check_same_plan",
     "check_same_run",
+    "check_saved_threshold",
     "check_shared",
     "check_target",
     "check_task_folders",
@@ -441,6 +446,7 @@ __all__ = [
     "layer_groups",
     "load_classifier",
     "load_config",
+    "load_out_of_scope",
     "load_pipeline",
     "load_pretrained",
     "load_streamed_data",
@@ -530,6 +536,7 @@ __all__ = [
     "trainer_settings",
     "training_hints",
     "training_parts",
+    "tune_out_of_scope",
     "tune_thresholds",
     "unfreeze_parameters",
     "untrained_teacher",

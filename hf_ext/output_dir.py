@@ -19,7 +19,7 @@ RUN_FILES = (
     "run.json", "report.html", "README.md", "training.log", "config.json", "model.safetensors", "trainer_state.json",
     "adapter_config.json", "adapter_model.safetensors", "classifier_config.json",
     "train_results.json", "eval_results.json", "test_results.json", "all_results.json",
-    "predictions_validation.jsonl", "predictions_test.jsonl", "training_args.bin",
+    "predictions_validation.jsonl", "predictions_test.jsonl", "predictions_out_of_scope.jsonl", "training_args.bin",
     "distillation.json", "multitask.json", "processing_classes", "begun.json", "finished.json",
     "comparison.json", "comparison.png",
     "study.db", "study.db.claim", "search_results.json", "best_config.json", "search_trials",

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
+from datasets import Dataset
 from transformers import Trainer
 from transformers.trainer_utils import PredictionOutput
 
@@ -20,6 +21,7 @@ from hf_ext.evaluation.calibrating import CalibrationArguments, fit_calibration
 from hf_ext.evaluation.calibration import Calibration
 from hf_ext.evaluation.compute_metrics import UNCALIBRATED
 from hf_ext.evaluation.model_card import write_model_card
+from hf_ext.evaluation.out_of_scope import OUT_OF_SCOPE
 from hf_ext.evaluation.predictions import Predictions, class_notes
 from hf_ext.evaluation.report import Supplements, write_report
 from hf_ext.evaluation.significance import metric_intervals
@@ -76,7 +78,11 @@ def write_preflight(output_dir: Path, findings: PreflightReport | None) -> None:
 
 
 def calibrate_model(
-    wanted: CalibrationArguments, trainer: Trainer, data: TextData, encoded: dict[str, Any]
+    wanted: CalibrationArguments,
+    trainer: Trainer,
+    data: TextData,
+    encoded: dict[str, Any],
+    out_of_scope: Dataset | None = None,
 ) -> Calibration | None:
     """
     Fit a calibration to what a model says of the validation rows: once, on the main process, for all of them.
@@ -86,6 +92,7 @@ def calibrate_model(
         trainer ([`~transformers.Trainer`]): With the model as it is to be reported: the best one is loaded already.
         data ([`TextData`]): The rows.
         encoded (`dict`): The same splits, tokenised.
+        out_of_scope ([`~datasets.Dataset`], *optional*): Texts of no class, tokenised.
 
     Returns:
         [`Calibration`], or `None` if none was asked for.
@@ -93,10 +100,12 @@ def calibrate_model(
     if not wanted.calibrate:
         return None
     logits, labels = _logits(trainer.predict(encoded["validation"]), "validation")
+    outside = None if out_of_scope is None else _logits(trainer.predict(out_of_scope), OUT_OF_SCOPE)[0]
     fitted = None
     if PartialState().is_main_process:
         rows = {"split": "validation", "rows": len(labels), "fingerprint": data.fingerprint()["validation"]}
-        fitted = fit_calibration(wanted, logits, labels, data.task.problem_type, data.task.label_names, rows)
+        task = data.task
+        fitted = fit_calibration(wanted, logits, labels, task.problem_type, task.label_names, rows, outside)
     return broadcast_object_list([fitted])[0]
 
 
@@ -122,6 +131,13 @@ def calibration_notes(calibration: Calibration | None, source: str | None = None
     goal = calibration.objective.get("threshold_objective")
     if goal is not None:
         said += f" Decisions are made for {goal}, not by the largest probability (or one half)."
+    outside = calibration.out_of_scope_threshold
+    if outside is not None:
+        said += (
+            f" A text whose largest probability is below {outside:.4g} counts as out of scope, which the files of "
+            "predictions say beside the class that it would have. Of the metrics only in_scope_accuracy, coverage and "
+            "out_of_scope_recall know of it."
+        )
     plain = (
         "A plain transformers.pipeline knows nothing of calibration.json and shows the model's own probabilities; "
         "hf_ext.load_pipeline applies it."
@@ -148,7 +164,11 @@ def with_scores(calibration: Calibration, metrics: dict[str, dict[str, float]]) 
 
 
 def predict_splits(
-    trainer: Trainer, data: TextData, encoded: dict[str, Any], calibration: Calibration | None = None
+    trainer: Trainer,
+    data: TextData,
+    encoded: dict[str, Any],
+    calibration: Calibration | None = None,
+    out_of_scope: tuple[list, Dataset] | None = None,
 ) -> tuple[dict[str, Predictions], dict[str, dict[str, float]]]:
     """
     Predict validation and test, and save their metrics under the library's names.
@@ -159,6 +179,8 @@ def predict_splits(
         encoded (`dict`): The same splits, tokenised.
         calibration ([`Calibration`], *optional*): Makes probabilities and decisions out of the logits. The metrics are
             those of the trainer's `compute_metrics`, which has to know of it ([`build_compute_metrics`]).
+        out_of_scope (`tuple[list, Dataset]`, *optional*): Test texts of no class, and the same tokenised: the share of
+            them that the calibration turns away is the metric `out_of_scope_recall` of test.
 
     Returns:
         `tuple`: Split -> [`Predictions`], and split -> metrics without a prefix, `loss` among them.
@@ -179,6 +201,12 @@ def predict_splits(
             )
         else:
             predictions[split] = calibration.predict(logits, labels, data.texts(split))
+        if split == "test" and out_of_scope is not None:
+            texts, rows = out_of_scope
+            outside = _logits(trainer.predict(rows), OUT_OF_SCOPE)[0]
+            predictions[OUT_OF_SCOPE] = calibration.predict(outside, None, texts)
+            recall = float(predictions[OUT_OF_SCOPE].out_of_scope.mean())
+            output.metrics.update({f"{prefix}_{OUT_OF_SCOPE}_recall": recall})
         trainer.save_metrics(prefix, {**output.metrics, f"{prefix}_samples": len(encoded[split])})
         found = {name.removeprefix(f"{prefix}_"): value for name, value in output.metrics.items()}
         metrics[split] = {name: value for name, value in found.items() if name not in TIMINGS}

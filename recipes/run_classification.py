@@ -13,6 +13,7 @@
         --curriculum length --num_train_epochs 6 --output_dir outputs/techniques
     accelerate launch recipes/run_classification.py configs/quickstart.json --class_weights balanced \\
         --calibrate true --threshold_objective f1 --output_dir outputs/calibrated
+    accelerate launch recipes/run_classification.py configs/classification/clinc150_minilm.json
     accelerate launch recipes/run_classification.py configs/quickstart.json --push_to_hub true --hub_model_id me/films
     accelerate launch recipes/run_classification.py --model_name_or_path DIR_OR_HUB_NAME --streaming true \\
         --train_file larger_than_memory.jsonl --validation_file dev.jsonl --max_steps 20000 --eval_steps 2000
@@ -42,12 +43,14 @@ from hf_ext import (
     check_output_dir,
     check_same_data,
     check_same_run,
+    check_saved_threshold,
     check_target,
     check_training_arguments,
     check_watched_metrics,
     complete_training_values,
     find_calibration,
     load_config,
+    load_out_of_scope,
     load_streamed_data,
     load_text_data,
     model_cost,
@@ -63,6 +66,7 @@ from hf_ext import (
     show_dry_run,
     take_target,
     task_of_config,
+    tokenize_splits,
     weights_digest,
     with_scores,
     write_preflight,
@@ -115,7 +119,12 @@ def main(argv: list[str]) -> None:
     if trained_task is not None and not calibration_args.calibrate and calibration_args.calibration == "auto":
         saved = find_calibration(model_args, given.task)
         notes += calibration_notes(saved, model_args.model_name_or_path)
-    record.add(data=given.fingerprint(), notes=notes)
+    if not calibration_args.calibrate:
+        check_saved_threshold(calibration_args, saved)
+    outside = load_out_of_scope(calibration_args, given, data_args)
+    notes += outside.notes
+    fingerprints = {f"out_of_scope_{split}": digest for split, digest in outside.fingerprint().items()}
+    record.add(data=given.fingerprint() | fingerprints, notes=notes)
     check_same_data(record.facts["data"])
     if training_args.do_train:
         begun = (checkpoint or str(output_dir / "run")) if resume else None
@@ -157,13 +166,15 @@ def main(argv: list[str]) -> None:
         trainer.save_metrics("train", {**result.metrics, "train_samples": len(encoded["train"])})
     elif training_args.should_save:
         begin()
-    fitted = calibrate_model(calibration_args, trainer, built.data, encoded)
+    strangers = tokenize_splits(built.tokenizer, data_args, training_args, outside.splits)
+    fitted = calibrate_model(calibration_args, trainer, built.data, encoded, strangers.get("validation"))
     said = trainer.merge_notes() + calibration_notes(fitted)
     notes += said
     calibration = fitted or saved
     if calibration is not None:
         trainer.compute_metrics = build_compute_metrics(given.task.problem_type, data_args.metric_name, calibration)
-    predictions, metrics = predict_splits(trainer, built.data, encoded, calibration)
+    told_on = (outside.texts("test"), strangers["test"]) if "test" in strangers else None
+    predictions, metrics = predict_splits(trainer, built.data, encoded, calibration, told_on)
     if trainer.is_world_process_zero():
         base, history = model_args.model_name_or_path, trainer.state.log_history
         title = model_args.name or base or "TextCNN"

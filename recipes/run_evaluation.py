@@ -25,10 +25,12 @@ from hf_ext import (
     build_compute_metrics,
     calibration_notes,
     check_output_dir,
+    check_saved_threshold,
     clear_output_dir,
     complete_evaluation_values,
     find_calibration,
     load_config,
+    load_out_of_scope,
     load_pretrained,
     load_text_data,
     model_cost,
@@ -59,10 +61,13 @@ def main(argv: list[str]) -> None:
     record = RunRecord(argv, settings)
     output_dir = check_output_dir(training_args.output_dir, run_args.overwrite, model=model_args.model_name_or_path)
     task = task_of_config(load_config(model_args))
+    saved_args = settings["calibration"]
     given = load_text_data(data_args, model_args, ("test",), task)
-    calibration = find_calibration(model_args, task) if settings["calibration"].calibration == "auto" else None
+    calibration = find_calibration(model_args, task) if saved_args.calibration == "auto" else None
+    check_saved_threshold(saved_args, calibration)
+    outside = load_out_of_scope(saved_args, given, data_args)
     compute_metrics = build_compute_metrics(task.problem_type, data_args.metric_name, calibration)
-    notes = given.notes + training_args.precision_notes(run_args.mixed_precision)
+    notes = given.notes + outside.notes + training_args.precision_notes(run_args.mixed_precision)
     notes += calibration_notes(calibration, model_args.model_name_or_path)
     if run_args.dry_run:
         show_dry_run(record, given, notes)
@@ -72,7 +77,13 @@ def main(argv: list[str]) -> None:
     record.add(model=model_cost(model))
     max_length = min(data_args.max_seq_length or tokenizer.model_max_length, tokenizer.model_max_length)
     with training_args.main_process_first(desc="tokenising"):
-        encoded = {"test": tokenize_dataset(given.splits["test"], tokenizer, max_length, description="Tokenising test")}
+        encoded, strangers = (
+            {
+                split: tokenize_dataset(rows, tokenizer, max_length, description=f"Tokenising {split}")
+                for split, rows in splits.items()
+            }
+            for splits in (given.splits, outside.splits)
+        )
     PartialState().wait_for_everyone()
     if training_args.should_save:
         if run_args.overwrite:
@@ -87,8 +98,10 @@ def main(argv: list[str]) -> None:
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=compute_metrics,
     )
-    predictions, metrics = predict_splits(trainer, given, encoded, calibration)
-    record.add(data=given.fingerprint(), notes=notes)
+    told_on = (outside.texts("test"), strangers["test"]) if strangers else None
+    predictions, metrics = predict_splits(trainer, given, encoded, calibration, told_on)
+    fingerprints = {f"out_of_scope_{split}": digest for split, digest in outside.fingerprint().items()}
+    record.add(data=given.fingerprint() | fingerprints, notes=notes)
     if trainer.is_world_process_zero():
         title = f"Evaluation of {model_args.name or model_args.model_name_or_path}"
         shown = Supplements(calibration=None if calibration is None else with_scores(calibration, metrics))

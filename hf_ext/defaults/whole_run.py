@@ -13,6 +13,11 @@ def all_of_the_run(values: dict[str, Any], why: str) -> dict[str, Any]:
     left_out = [name for name in parts if values.get(name) is False]
     if left_out:
         raise ConfigurationError(f"{why}; {', '.join(left_out)}=false would leave a part out. Leave the flag out.")
+    if values.get("out_of_scope_test_files"):
+        raise ConfigurationError(
+            "out_of_scope_test_files: which texts a model turns away is told by run_classification.py and "
+            "run_evaluation.py. Leave it out."
+        )
     return {name: value for name, value in values.items() if name not in parts}
 
 

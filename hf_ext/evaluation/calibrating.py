@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import Any, Literal
 
@@ -10,7 +10,8 @@ import numpy as np
 
 from hf_ext.errors import ConfigurationError, DataError
 from hf_ext.evaluation.calibration import MIN_ROWS, Calibration, calibration_scores, fit_temperature
-from hf_ext.evaluation.predictions import MULTI_LABEL, REGRESSION
+from hf_ext.evaluation.out_of_scope import OUT_OF_SCOPE, tune_out_of_scope
+from hf_ext.evaluation.predictions import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from hf_ext.evaluation.thresholds import COST, PRECISION_AT_RECALL, RECALL_AT_PRECISION, tune_thresholds
 
 SETTINGS = (
@@ -30,6 +31,13 @@ class SavedCalibrationArguments:
     calibration: Literal["auto", "off"] = field(
         default="auto", metadata={"help": "auto: apply the calibration.json beside a model that is only evaluated."}
     )
+    out_of_scope_test_files: list[str] | str | None = field(
+        default=None,
+        metadata={"help": "Texts of no class to report on, separated by commas: how many of them are turned away."},
+    )
+
+    def __post_init__(self):
+        self.out_of_scope_test_files = _listed(self.out_of_scope_test_files)
 
 
 @dataclass
@@ -66,8 +74,23 @@ class CalibrationArguments(SavedCalibrationArguments):
     false_negative_cost: float | None = field(
         default=None, metadata={"help": "For cost, multi-label: of a class that is missed."}
     )
+    out_of_scope_files: list[str] | str | None = field(
+        default=None,
+        metadata={
+            "help": "Single label: texts of no class, separated by commas; below which probability a text is turned "
+            "away is tuned on them and the validation rows."
+        },
+    )
 
     def __post_init__(self):
+        super().__post_init__()
+        self.out_of_scope_files = _listed(self.out_of_scope_files)
+        if self.out_of_scope_files and not self.calibrate:
+            raise ConfigurationError("out_of_scope_files: no effect without calibrate. Pass --calibrate true.")
+        if self.calibrate and self.out_of_scope_test_files and not self.out_of_scope_files:
+            raise ConfigurationError(
+                "out_of_scope_test_files needs out_of_scope_files, other texts of no class to tune the threshold on."
+            )
         given = [name for name in SETTINGS if getattr(self, name) is not None]
         if given and not self.calibrate:
             raise ConfigurationError(f"{', '.join(given)}: no effect without calibrate. Pass --calibrate true.")
@@ -128,6 +151,8 @@ def check_calibration(
             "--validation_file or a larger --validation_size (and leave do_eval on), or leave calibrate out."
         )
     multi_label, known = problem_type == MULTI_LABEL, ", ".join(label_names)
+    if wanted.out_of_scope_files:
+        _check_out_of_scope(problem_type, label_names)
     if wanted.threshold_objective in GOALS and not multi_label:
         if len(label_names) != 2 or wanted.threshold_positive_class not in label_names:
             raise ConfigurationError(
@@ -153,6 +178,24 @@ def check_calibration(
         raise ConfigurationError(
             "threshold_objective=cost of several labels needs false_positive_cost and false_negative_cost, and no "
             "cost_matrix."
+        )
+
+
+def check_saved_threshold(wanted: SavedCalibrationArguments, saved: Calibration | None) -> None:
+    """
+    See that a model that is only evaluated can turn texts away, if it is to be told on such texts.
+
+    Args:
+        wanted ([`SavedCalibrationArguments`]): What was asked for.
+        saved ([`Calibration`], *optional*): The one beside the model.
+
+    Raises:
+        ConfigurationError: If there is no threshold.
+    """
+    if wanted.out_of_scope_test_files and (saved is None or saved.out_of_scope_threshold is None):
+        raise ConfigurationError(
+            "out_of_scope_test_files: the model turns no text away, because there is no threshold for it beside it. It "
+            "is tuned by run_classification.py with --calibrate true and --out_of_scope_files; or leave it out."
         )
 
 
@@ -199,6 +242,7 @@ def fit_calibration(
     problem_type: str,
     label_names: Sequence[str],
     fitted_on: dict[str, Any] | None = None,
+    out_of_scope_logits: np.ndarray | None = None,
 ) -> Calibration:
     """
     Fit a temperature, then the decisions, on rows that the model was not trained on.
@@ -210,6 +254,8 @@ def fit_calibration(
         problem_type (`str`): Of the model.
         label_names (`Sequence[str]`): The classes in the order of their ids.
         fitted_on (`dict[str, Any]`, *optional*): What tells the rows; see [`Calibration`].
+        out_of_scope_logits (`np.ndarray` of shape `(texts, classes)`, *optional*): What it says of texts that belong to
+            no class: then the probability below which a text is turned away is tuned too.
 
     Returns:
         [`Calibration`]: With the scores of these rows before and after, as those of `"validation"`.
@@ -241,7 +287,7 @@ def fit_calibration(
             positive_class=wanted.threshold_positive_class,
         )
         notes += said
-    return Calibration(
+    fitted = Calibration(
         problem_type,
         list(label_names),
         found.value,
@@ -252,3 +298,30 @@ def fit_calibration(
         {"validation": {"before": calibration_scores(before, labels), "after": calibration_scores(after, labels)}},
         notes,
     )
+    if out_of_scope_logits is None:
+        return fitted
+    _check_out_of_scope(problem_type, label_names)
+    outside, decisions = fitted.apply(out_of_scope_logits)[0], fitted.apply(logits)[1]
+    threshold = tune_out_of_scope(after.max(axis=1), decisions == labels, outside.max(axis=1))
+    fitted_on = {**fitted.fitted_on, "out_of_scope_rows": len(outside)}
+    return replace(fitted, out_of_scope_threshold=threshold, fitted_on=fitted_on)
+
+
+# ---- Inside ----
+
+
+def _listed(files: list[str] | str | None) -> list[str] | None:
+    return [path.strip() for path in files.split(",")] if isinstance(files, str) else files
+
+
+def _check_out_of_scope(problem_type: str, label_names: Sequence[str]) -> None:
+    if problem_type != SINGLE_LABEL:
+        raise ConfigurationError(
+            "out_of_scope_files: a text that has any number of labels may have none already. Leave it out; "
+            "threshold_objective tunes when a label is given."
+        )
+    if OUT_OF_SCOPE in label_names:
+        raise ConfigurationError(
+            f"out_of_scope_files: there is a class {OUT_OF_SCOPE!r}, which is what texts of no class are called. "
+            "Rename it, or train on it and leave out_of_scope_files out."
+        )

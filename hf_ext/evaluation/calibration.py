@@ -143,6 +143,9 @@ class Calibration:
         temperature (`float`, *optional*, defaults to `1.0`): Divides the logits.
         thresholds (`np.ndarray` of shape `(classes,)`, *optional*): See [`decide`].
         cost_matrix (`np.ndarray` of shape `(classes, classes)`, *optional*): `[true, predicted]`; see [`decide`].
+        out_of_scope_threshold (`float`, *optional*):
+            Of a single label: a row whose largest probability is below it belongs to no class; see
+            [`tune_out_of_scope`].
         objective (`dict[str, Any]`): What the decisions are made for, as settings.
         fitted_on (`dict[str, Any]`): `split`, `rows` and what else tells which rows these were.
         scores (`dict[str, dict[str, dict[str, float]]]`):
@@ -159,6 +162,7 @@ class Calibration:
     fitted_on: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    out_of_scope_threshold: float | None = None
 
     def apply(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """
@@ -178,8 +182,29 @@ class Calibration:
     def predict(self, logits: np.ndarray, labels: np.ndarray | None, texts: Sequence) -> Predictions:
         """[`Predictions`] with calibrated probabilities and these decisions; `labels` and `texts` as there."""
         probabilities, decisions = self.apply(logits)
-        labels = None if labels is None else np.asarray(labels)
-        return Predictions(self.problem_type, self.label_names, probabilities, labels, list(texts), decisions=decisions)
+        return Predictions(
+            self.problem_type,
+            self.label_names,
+            probabilities,
+            None if labels is None else np.asarray(labels),
+            list(texts),
+            decisions=decisions,
+            out_of_scope=self.out_of_scope(probabilities),
+        )
+
+    def out_of_scope(self, probabilities: np.ndarray) -> np.ndarray | None:
+        """
+        Which rows belong to no class.
+
+        Args:
+            probabilities (`np.ndarray` of shape `(rows, classes)`): From [`Calibration.apply`].
+
+        Returns:
+            `np.ndarray` of shape `(rows,)`, `bool`; `None` where there is no threshold.
+        """
+        if self.out_of_scope_threshold is None:
+            return None
+        return probabilities.max(axis=1) < self.out_of_scope_threshold
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -277,12 +302,14 @@ def _read(path: Path) -> Calibration:
         content = json.loads(path.read_text(encoding="utf-8"))
         names = [str(name) for name in content["label_names"]]
         thresholds, costs = content["thresholds"], content["cost_matrix"]
+        outside = content.get("out_of_scope_threshold")
         values = {
             **content,
             "label_names": names,
             "temperature": float(content["temperature"]),
             "thresholds": None if thresholds is None else np.array([float(thresholds[name]) for name in names]),
             "cost_matrix": None if costs is None else np.array(costs, dtype=np.float64),
+            "out_of_scope_threshold": None if outside is None else float(outside),
         }
         calibration = Calibration(**values)
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
@@ -294,6 +321,8 @@ def _read(path: Path) -> Calibration:
         or bool(((calibration.thresholds >= 0) & (calibration.thresholds <= 1)).all()),
         "cost_matrix": calibration.cost_matrix is None
         or (calibration.cost_matrix.shape == (len(names),) * 2 and bool(np.isfinite(calibration.cost_matrix).all())),
+        "out_of_scope_threshold": calibration.out_of_scope_threshold is None
+        or (calibration.problem_type == SINGLE_LABEL and 0 <= calibration.out_of_scope_threshold <= 2),
     }
     for name, is_sound in sound.items():
         if not is_sound:

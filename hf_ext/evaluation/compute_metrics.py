@@ -10,6 +10,7 @@ import numpy as np
 from hf_ext.errors import ConfigurationError
 from hf_ext.evaluation.calibration import Calibration, calibration_scores
 from hf_ext.evaluation.metrics import METRIC_NAMES
+from hf_ext.evaluation.out_of_scope import answer_scores
 from hf_ext.evaluation.predictions import MULTI_LABEL, REGRESSION, SINGLE_LABEL, sigmoid, softmax
 from hf_ext.evaluation.thresholds import decide
 
@@ -34,7 +35,9 @@ def build_compute_metrics(
         metric_name (`str`, *optional*): A metric of the `evaluate` library: a Hub name or a local script. Names that
             are always reported (`accuracy`, `f1` ...) load nothing.
         calibration ([`Calibration`], *optional*): With it, the metrics are those of its probabilities and decisions,
-            `ece`, `nll` and `brier` among them, and `uncalibrated_<metric>` those without it.
+            `ece`, `nll` and `brier` among them, and `uncalibrated_<metric>` those without it. With its threshold for
+            texts out of scope also `coverage` and `in_scope_accuracy` ([`answer_scores`]); all others are of the
+            class that is predicted whether the text is turned away or not.
 
     Returns:
         `Callable`: From an [`~transformers.EvalPrediction`] to a `dict[str, float]`.
@@ -70,6 +73,9 @@ def build_compute_metrics(
         before = {**scores, **calibration_scores(probabilities, references)}
         probabilities, decisions = calibration.apply(logits)
         after = {**scores_of(probabilities, decisions, references), **calibration_scores(probabilities, references)}
+        outside = calibration.out_of_scope(probabilities)
+        if outside is not None:
+            after |= answer_scores(~outside, decisions == references)
         return {**after, **{f"{UNCALIBRATED}{name}": value for name, value in before.items()}}
 
     return compute_metrics

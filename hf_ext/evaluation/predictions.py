@@ -106,6 +106,9 @@ class Predictions:
         decisions (`np.ndarray`, *optional*):
             What is predicted, where that does not follow from `probabilities` and `threshold`: class ids of shape
             `(rows,)`, or 0 and 1 of shape `(rows, classes)` for multi-label. Not for regression.
+        out_of_scope (`np.ndarray` of shape `(rows,)`, *optional*):
+            Of a single label: which rows are to be turned away in place of what is predicted; see
+            [`Calibration.out_of_scope`]. It is written beside the prediction and changes no metric.
 
     Raises:
         `ValueError`: If the shapes disagree, a number is not finite or a label is not one of the classes.
@@ -118,6 +121,7 @@ class Predictions:
     texts: list[str] | list[tuple[str, str]]
     threshold: float = 0.5
     decisions: np.ndarray | None = None
+    out_of_scope: np.ndarray | None = None
 
     def __post_init__(self):
         _check_probabilities(self)
@@ -216,7 +220,8 @@ class Predictions:
         """
         Writes one JSON object a row: `index`, `label`, `prediction`, `probabilities`, `text`.
 
-        `label` is `null` for an unlabelled split and `probabilities` is `null` for regression.
+        `label` is `null` for an unlabelled split and `probabilities` is `null` for regression. Where rows may be turned
+        away, `out_of_scope` is `true` or `false`.
 
         Args:
             path (`str` or `os.PathLike`): The file to write; it appears only once it is complete.
@@ -237,6 +242,8 @@ class Predictions:
                     "probabilities": probabilities,
                     "text": text,
                 }
+                if self.out_of_scope is not None:
+                    row["out_of_scope"] = bool(self.out_of_scope[index])
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
         return Path(path)
 

@@ -15,13 +15,14 @@ from hf_ext.evaluation.predictions import REGRESSION, Predictions
 
 def take_rows(predictions: Predictions, rows: Sequence[int]) -> Predictions:
     """Some rows, in the order given."""
-    decisions, labels = predictions.decisions, predictions.labels
+    decisions, labels, outside = predictions.decisions, predictions.labels, predictions.out_of_scope
     return replace(
         predictions,
         probabilities=predictions.probabilities[rows],
         labels=None if labels is None else labels[rows],
         texts=[predictions.texts[row] for row in rows],
         decisions=None if decisions is None else decisions[rows],
+        out_of_scope=None if outside is None else outside[rows],
     )
 
 

@@ -9,6 +9,9 @@ Intervals = dict[str, dict[str, tuple[float, float]]]
 # The metrics shown first, in this order, with their titles.
 METRIC_TITLES = {
     "accuracy": "Accuracy",
+    "in_scope_accuracy": "Accuracy in scope",
+    "out_of_scope_recall": "Recall out of scope",
+    "coverage": "Coverage",
     "subset_accuracy": "Subset accuracy",
     "f1_macro": "F1 (macro)",
     "f1_micro": "F1 (micro)",

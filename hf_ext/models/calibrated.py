@@ -37,7 +37,8 @@ def load_pipeline(model: str | Path, **kwargs: Any):
     A `transformers` pipeline of a saved model that gives calibrated probabilities and the decisions that were tuned.
 
     Called with a text, it answers as `pipeline("text-classification")` does: with `label` and `score` of what it
-    decides; of several labels with all that it decides for, which may be none. With `top_k` (`None` for all) it lists
+    decides; of several labels with all that it decides for, which may be none; of a text that the calibration turns
+    away with the label `out_of_scope` and the largest probability of a class. With `top_k` (`None` for all) it lists
     classes by their probability, and says which are `predicted`. Texts are cut to the length of training.
 
     Args:

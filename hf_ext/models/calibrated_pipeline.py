@@ -6,6 +6,7 @@ from transformers import TextClassificationPipeline
 
 from hf_ext.errors import ConfigurationError
 from hf_ext.evaluation.calibration import Calibration
+from hf_ext.evaluation.out_of_scope import OUT_OF_SCOPE
 from hf_ext.evaluation.predictions import MULTI_LABEL
 
 
@@ -44,15 +45,19 @@ class CalibratedTextClassificationPipeline(TextClassificationPipeline):
     def postprocess(self, model_outputs, top_k=1, _legacy=True):
         probabilities, decisions = self.calibration.apply(model_outputs["logits"][:1].float().numpy())
         scores, names = probabilities[0].tolist(), self.calibration.label_names
+        outside = self.calibration.out_of_scope(probabilities)
+        turned_away = outside is not None and bool(outside[0])
         ranked = sorted(range(len(names)), key=lambda index: -scores[index])
         if self.calibration.problem_type == MULTI_LABEL:
             predicted = {index for index in ranked if decisions[0, index]}
         else:
-            predicted = {int(decisions[0])}
+            predicted = set() if turned_away else {int(decisions[0])}
         if not _legacy:
             return [
                 {"label": names[index], "score": scores[index], "predicted": index in predicted}
                 for index in ranked[:top_k]
             ]
+        if turned_away:
+            return {"label": OUT_OF_SCOPE, "score": scores[ranked[0]]}
         answer = [{"label": names[index], "score": scores[index]} for index in ranked if index in predicted]
         return answer if self.calibration.problem_type == MULTI_LABEL else answer[0]
