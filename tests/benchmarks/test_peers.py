@@ -49,7 +49,8 @@ def data_dir(tmp_path):
     folder = tmp_path / "data"
     write(folder / "trec6", train=make_rows(90), test=make_rows(45, seed=1))
     write(folder / "mr", all=make_rows(60, (0, 1)))
-    several = [{"text": row["text"], "label": [row["label"], "all"]} for row in make_rows(90)]
+    rows = make_rows(90)
+    several = [{"text": row["text"], "label": [row["label"], *(["even"] * (i % 2))]} for i, row in enumerate(rows)]
     write(folder / "goemotions", train=several, validation=several[::2], test=several[::3])
     pairs = [{"text_a": "one", "text_b": row["text"], "label": row["label"]} for row in make_rows(30, (0, 1))]
     write(folder / "mrpc", train=pairs, validation=pairs[:10], test=pairs[10:])
@@ -126,7 +127,9 @@ def test_the_floor_of_some_sets(data_dir, tmp_path, capsys):
     call = ["floor", "--data_dir", str(data_dir), "--work_dir", str(tmp_path / "work"), "--seeds", "2"]
     peers.main([*call, "--sets", "trec6", "mr", "goemotions", "mrpc"])
     floors = read_floors(tmp_path / "work" / "floor.json")
-    machine = make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), LinearSVC(random_state=0))
+    machine = make_pipeline(
+        TfidfVectorizer(token_pattern=r"\w+|[^\w\s]", ngram_range=(1, 2)), LinearSVC(random_state=0)
+    )
     (texts, labels), (test, truth) = (
         ([row["text"] for row in rows], [row["label"] for row in rows])
         for rows in (make_rows(90), make_rows(45, seed=1))
