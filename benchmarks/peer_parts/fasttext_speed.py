@@ -16,7 +16,7 @@ from hf_ext.errors import DataError
 from peer_parts.environments import ARMS, arm_environment, note_missing, peer_python, print_missing
 from peer_parts.floor import columns, read_floors, under_floor
 from peer_parts.protocols import check_sets, read_splits, score
-from peer_parts.runs import mean_and_sd, once, predicted_labels, read_results, run_recipe, spread, write_json
+from peer_parts.runs import mean_and_sd, once, predicted_labels, read_results, run_recipe, shown_set, spread, write_json
 
 PACKAGE = "fasttext"
 SETS = ("sst2_phrases", "trec6", "r8")
@@ -68,7 +68,8 @@ def run(args) -> None:
         settings = {**key, "model": "TextCNN", **TEXTCNN, **OWN[name]}
         once(folder / f"{name}_{seed}_textcnn.json", settings, partial(with_textcnn, folder, key, splits))
     for name in names if python is not None else ():
-        key = {"set": name, "rounds": args.rounds, "max_rows": args.max_rows, "student": str(args.student)}
+        student = str(args.student) if args.student else None
+        key = {"set": name, "rounds": args.rounds, "max_rows": args.max_rows, "student": student}
         once(folder / f"{name}_speed.json", key, partial(speeds, args, python, name))
 
 
@@ -247,11 +248,12 @@ def tables(args) -> None:
             by_model[STUDENT] = [speed[STUDENT]]
         for model, own in by_model.items():
             values = [found["value"] for found in own]
-            shown = under_floor(mean_and_sd(values), statistics.mean(values), floors.get(name))
+            floor = floors.get(name) if runs[0]["settings"]["max_rows"] is None else None
+            shown = under_floor(mean_and_sd(values), statistics.mean(values), floor)
             seconds = [found["train_seconds"] for found in own if "train_seconds" in found]
             trained = spread(seconds, ".0f") if seconds else ""
             rates = speed_cells(speed["texts_per_second"], model)
-            print(f"| {name} | {model} | {shown} | {len(own)} | {trained} | {rates} |")
+            print(f"| {shown_set(runs[0]['settings'])} | {model} | {shown} | {len(own)} | {trained} | {rates} |")
 
 
 def speed_cells(rates: dict[str, list[float]], model: str) -> str:

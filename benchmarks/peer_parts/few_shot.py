@@ -11,7 +11,7 @@ from pathlib import Path
 from peer_parts.environments import note_missing, peer_python, print_missing, run_arm
 from peer_parts.floor import classifier, columns, under_floor
 from peer_parts.protocols import check_sets, few_shot, read_splits, score
-from peer_parts.runs import mean_and_sd, once, predicted_labels, read_results, run_recipe, write_json
+from peer_parts.runs import mean_and_sd, once, predicted_labels, read_results, run_recipe, shown_set, write_json
 
 SETS = ("sst1", "trec6")
 # 20 pairs of each kind a row, one pass, batch 16, 2e-5: what SetFit's own table was made with.
@@ -130,8 +130,9 @@ def tables(args) -> None:
     print("| set | a class | draws | SVM | SetFit | its own table | hf_ext | hf_ext - SetFit | s, SetFit | s, hf_ext |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     for name in SETS:
-        for size in sorted({row["settings"]["examples"] for row in rows if row["settings"]["set"] == name}):
-            print(f"| {name} | {size} | {' | '.join(cells(rows, name, size))} |")
+        own = [row for row in rows if row["settings"]["set"] == name]
+        for size in sorted({row["settings"]["examples"] for row in own}):
+            print(f"| {shown_set(own[0]['settings'])} | {size} | {' | '.join(cells(own, name, size))} |")
 
 
 def cells(rows: list[dict], name: str, size: int) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from peer_parts.protocols import PROTOCOLS, check_sets, read_splits, score
-from peer_parts.runs import once, read_results, write_json
+from peer_parts.runs import once, read_results, shown_set, write_json
 
 SETS = tuple(PROTOCOLS)
 # Words of one letter and signs count, as they do for the models that are to be above the floor.
@@ -134,8 +134,7 @@ def tables(args) -> None:
         where = f"{rows.get('test', rows['train']):,} rows"
         if protocol.folds:
             where += f", {protocol.folds} folds x {found['settings']['seeds']}"
-        if found["settings"]["max_rows"] is not None:
-            where += f" (at most {found['settings']['max_rows']} of each file)"
         metric = protocol.metric + (f" of {protocol.positive}" if protocol.metric == "f1" else "")
-        others = [f"{found[each]:.2f}" if each in found else "" for each in ("accuracy", "f1_macro", "mcc")]
-        print(f"| {name} | {where} | {metric} | {found['value']:.2f} | {' | '.join(others)} | {found['seconds']:.1f} |")
+        cells = [shown_set(found["settings"]), where, metric, f"{found['value']:.2f}"]
+        cells += [f"{found[each]:.2f}" if each in found else "" for each in ("accuracy", "f1_macro", "mcc")]
+        print(f"| {' | '.join(cells)} | {found['seconds']:.1f} |")

@@ -8,7 +8,7 @@ from itertools import product
 
 from peer_parts.environments import note_missing, peer_python, print_missing, run_arm
 from peer_parts.protocols import check_sets, read_splits
-from peer_parts.runs import once, read_results, spread
+from peer_parts.runs import once, read_results, shown_set, spread
 
 SETS = ("trec6", "sst2")
 TOOLS = ("hf_ext", "torch-lr-finder", "fastai")
@@ -76,6 +76,5 @@ def tables(args) -> None:
             "restored" if all(found["restored"][part] for found in runs) else "changed"
             for part in ("model", "optimizer", "random")
         ]
-        print(
-            f"| {name} | {tool} {runs[0]['version']} | {suggested} | {seconds} | {len(runs)} | {' | '.join(restored)} |"
-        )
+        cells = [shown_set(runs[0]["settings"]), f"{tool} {runs[0]['version']}", suggested, seconds, str(len(runs))]
+        print(f"| {' | '.join(cells + restored)} |")

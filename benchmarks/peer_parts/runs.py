@@ -63,6 +63,12 @@ def predicted_labels(folder: Path) -> list[str]:
     return [json.loads(line)["prediction"] for line in lines]
 
 
+def shown_set(settings: dict[str, Any]) -> str:
+    """The set of a result, as a table names it: a toy says that it is one."""
+    limit = settings["max_rows"]
+    return settings["set"] + ("" if limit is None else f" (toy: at most {limit} rows of each file)")
+
+
 def spread(values: list[float], digits: str) -> str:
     """Median and range, each in a format such as `.1f`."""
     low, middle, high = min(values), statistics.median(values), max(values)

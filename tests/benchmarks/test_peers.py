@@ -152,7 +152,7 @@ def test_the_floor_of_some_sets(data_dir, tmp_path, capsys):
     peers.main(["tables", "--work_dir", str(tmp_path / "work")])
     table = capsys.readouterr().out
     assert f"| mr | 60 rows, 10 folds x 2 | accuracy | {floors['mr']:.2f} |" in table
-    assert "| trec6 | 30 rows (at most 30 of each file) |" in table
+    assert "| trec6 (toy: at most 30 rows of each file) | 30 rows |" in table
 
 
 @pytest.mark.parametrize(
