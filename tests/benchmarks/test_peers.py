@@ -4,13 +4,12 @@ import json
 import random
 import re
 import runpy
-import sys
 from collections import Counter
 
 import numpy as np
 import peers
 import pytest
-from peer_parts.environments import ARMS, NotInstalledError, environment, note_missing, print_missing, reason, run_arm
+from peer_parts.environments import ARMS, NotInstalledError, environment, note_missing, print_missing, reason
 from peer_parts.fasttext_speed import with_validation
 from peer_parts.few_shot import cells, difference
 from peer_parts.floor import read_floors, under_floor
@@ -214,11 +213,14 @@ def test_the_finder_leaves_everything_as_it_was(tmp_path):
     assert data["words"] == 1 + len({number for row in data["ids"] for number in row if number})
     assert data["labels"] == [0] * 40 + [1] * 40 + [2] * 40
     settings = {**SETTINGS, **data, "tool": "hf_ext", "seed": 0, "batch": 20, "steps": 20}
-    found = run_arm(sys.executable, "finder_arm", settings, tmp_path / "log")
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    arm = runpy.run_path(str(ARMS / "finder_arm.py"))
+    arm["main"](str(tmp_path / "settings.json"), str(tmp_path / "found.json"))
+    found = json.loads((tmp_path / "found.json").read_text())
     assert found["restored"] == {"model": True, "optimizer": True, "random": True}
     assert found["seconds"] > 0
     # A change would be seen.
-    setup = runpy.run_path(str(ARMS / "finder_arm.py"))["Setup"](settings)
+    setup = arm["Setup"](settings)
     states = [setup.states()]
     setup.train(setup.optimizer)
     states.append(setup.states())
@@ -232,15 +234,21 @@ def test_the_finder_leaves_everything_as_it_was(tmp_path):
 # ---- Environments ----
 
 
-def test_an_environment_is_made_once_for_the_same_requirements(tmp_path):
+def test_an_environment_of_the_same_requirements_is_kept(tmp_path):
     folder = tmp_path / "environments" / "peer"
-    python = environment(folder, "# nothing\n")
-    made = python.lstat().st_ino
-    assert environment(folder, "# nothing\n") == python
-    assert python.lstat().st_ino == made
+    folder.mkdir(parents=True)
+    (folder / "requirements.txt").write_text("peer==1.0\n")
+    assert environment(folder, "peer==1.0\n") == folder / "bin" / "python"
+    assert [path.name for path in folder.iterdir()] == ["requirements.txt"]
+
+
+def test_nothing_is_left_of_an_environment_that_cannot_be_made(tmp_path):
+    folder = tmp_path / "environments" / "peer"
+    folder.mkdir(parents=True)
+    (folder / "requirements.txt").write_text("peer==0.9\n")
     with pytest.raises(NotInstalledError, match=r"no_peer-1\.0-py3"):
         environment(folder, f"{tmp_path}/no_peer-1.0-py3-none-any.whl\n")
-    assert not folder.exists()
+    assert [path.name for path in folder.parent.iterdir()] == ["peer.log"]
 
 
 def test_what_is_not_installed_is_said_in_the_table(tmp_path, capsys):
