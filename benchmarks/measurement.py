@@ -21,9 +21,9 @@ class Measurement:
         arguments (`str`):
             What follows the script, the part first if it has parts. `{data_dir}` and `{wordnet_dir}` stand for folders
             of whoever runs it.
-        toy (`str`):
+        toy (`str`, *optional*):
             Added for the toy size; of a flag that is given twice the last one counts. `{encoder}`, `{word_vectors}` and
-            `{counts}` stand for what toy_inputs.py makes.
+            `{counts}` stand for what toy_inputs.py makes. `None`: has no toy size, because it sets up environments.
         leaves (`Mapping[str, str]`):
             What has to be there in the end: a file, from the working folder on, or [`PRINTED`] -> a regular expression
             that is found in it (`^` matches at each line).
@@ -36,7 +36,7 @@ class Measurement:
     name: str
     script: str
     arguments: str
-    toy: str
+    toy: str | None
     leaves: Mapping[str, str]
     sets: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()

