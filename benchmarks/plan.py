@@ -209,7 +209,7 @@ AUGMENTATION = (
         "augmentation_run",
         "augmentation.py",
         "run --data_dir {data_dir} --wordnet_dir {wordnet_dir}",
-        "--sizes all --seeds 2 --width 8",
+        "--sets trec6 subj --sizes all --seeds 2 --width 8",
         {"outputs/augmentation.jsonl": '"set": "subj", "arm": "nlpaug"'},
         sets=EDA_SETS,
         needs=(NLPAUG,),
@@ -219,7 +219,7 @@ AUGMENTATION = (
         "augmentation.py",
         "tables",
         "",
-        {PRINTED: r"^\| all \| \*\*mean\*\* \| \d"},
+        {PRINTED: r"^\| all \| subj \| \d"},
         after=("augmentation_run",),
     ),
 )

@@ -89,9 +89,8 @@ def main() -> None:
     args = parser.parse_args()
     plan, folder = chosen(args.only), args.output_dir.absolute()
     if lacks := missing(plan, args.data_dir, args.wordnet_dir):
-        raise SystemExit(
-            f"Nothing was begun; missing:\n{as_text(lacks)}\nBring it, or name the other measurements with --only."
-        )
+        hint = "Bring it, or name other measurements with --only."
+        raise SystemExit(f"Nothing was begun; missing:\n{as_text(lacks)}\n{hint}")
     given = {"data_dir": args.data_dir, "wordnet_dir": args.wordnet_dir}
     places = {name: path.absolute() for name, path in given.items() if path is not None}
     failures = Runner(plan, folder, ROOT, places, in_a_process, facts=facts()).run()
