@@ -143,8 +143,7 @@ def test_a_run_is_made_once_and_leaves_results_without_weights(benchmark, tmp_pa
     assert "clinc150" not in capsys.readouterr().out
 
 
-def test_a_run_without_data_or_encoder_is_refused(benchmark, tmp_path, capsys):
-    for words in (["run", "--encoder", "some"], ["run", "--data_dir", str(tmp_path)]):
-        with pytest.raises(SystemExit):
-            benchmark.main(words)
-        assert "run needs --data_dir, and --encoder for minilm" in capsys.readouterr().err
+def test_a_run_without_data_is_refused(benchmark, capsys):
+    with pytest.raises(SystemExit):
+        benchmark.main(["run", "--encoder", "some"])
+    assert "--data_dir is missing" in capsys.readouterr().err
