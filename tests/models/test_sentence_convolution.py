@@ -88,4 +88,8 @@ def test_other_formats_and_traces_take_the_convolution(monkeypatch):
     with torch.autocast("cpu", torch.bfloat16):
         model(ids)
     torch.export.export(model, (ids,))
+    with torch.no_grad():
+        model(ids)
+        with pytest.raises(AssertionError, match="not here"):
+            model(ids.repeat(8, 1))
     model.double()(ids)
