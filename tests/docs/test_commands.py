@@ -115,6 +115,7 @@ TABLES = {
     **{"larger_than_memory.jsonl": 60, "dev.jsonl": 24, "dataset/raw/rows.json": 120, "data/mr/all.json": 120},
     **{f"data/{task}/{split}.json": 60 for task in ("mrpc", "sst2", "trec6") for split in ("train", "test")},
     **{f"data/{task}/validation.json": 24 for task in ("mrpc", "sst2")},
+    **{"dev.json": 24, "more.json": 24},
 }
 # Sets that have to hold the same rows.
 SEEDS = {"test.json": 1, "test.csv": 1}
@@ -146,7 +147,8 @@ def world(tmp_path_factory):
         patch.setattr(os, "environ", os.environ.copy())
         for place, (name, count) in enumerate(TABLES.items()):
             write_table(folder / name, make_rows(count, SEEDS.get(name, place + 2), "integer"))
-        Path("more.txt").write_text("\n".join(row["text"] for row in make_rows(40, 99)))
+        for name, seed in {"more.txt": 99, "strange.txt": 98}.items():
+            Path(name).write_text("\n".join(row["text"] for row in make_rows(40, seed)))
         write_encoder(folder / "encoder")
         settings = {"training": {"output_dir": "outputs/args", "save_strategy": "epoch", "num_train_epochs": 1}}
         given = {"train_file": "train.json", "test_file": "test.json"}
@@ -216,17 +218,17 @@ def test_a_recipe(command, in_world, capsys, request):
 @pytest.mark.parametrize("command", EXPORTS, ids=str)
 def test_an_export_is_parsed(command, in_world, monkeypatch):
     recipe = load_recipe("run_export")
-    parse, parsed = recipe.parse_arguments, []
+    parse, parsed = recipe.parse_settings, {}
 
     def parse_only(*args, **kwargs):
-        parsed.extend(parse(*args, **kwargs))
+        parsed.update(parse(*args, **kwargs))
         raise Parsed
 
-    monkeypatch.setattr(recipe, "parse_arguments", parse_only)
+    monkeypatch.setattr(recipe, "parse_settings", parse_only)
     with pytest.raises(Parsed):
         recipe.main([STAND_INS.get(word, word) for word in command.arguments])
-    model_args, data_args, *_ = parsed
-    assert Path(model_args.model_name_or_path, "config.json").is_file() and Path(data_args.test_file).is_file()
+    assert Path(parsed["model"].model_name_or_path, "config.json").is_file()
+    assert Path(parsed["data"].test_file).is_file()
 
 
 @pytest.mark.parametrize("launcher", sorted(LAUNCHERS), ids=str)

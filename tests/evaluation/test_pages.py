@@ -73,7 +73,7 @@ def page(request, tmp_path_factory):
 class Elements(html.parser.HTMLParser):
     """Every element: tag, attributes, the tags around it, and the text in it."""
 
-    VOID = {"meta", "link", "hr", "br", "img", "input"}
+    VOID = {"meta", "link", "hr", "br", "wbr", "img", "input"}
 
     def __init__(self, text):
         super().__init__()
