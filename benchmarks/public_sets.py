@@ -2,7 +2,7 @@
 
     python benchmarks/public_sets.py run --data_dir DIR [--sets banking77 r8] [--models minilm textcnn] [--seeds 3] \\
         [--shard 0/2]
-    python benchmarks/public_sets.py tables [--floors FILE]
+    python benchmarks/public_sets.py tables
 
 A run is one call of recipes/run_classification.py with configs/classification/<set>_<model>.json, whose data/ is
 --data_dir: banking77, r8 (train and test), clinc150 (and oos_*), goemotions, tweeteval_irony, tweeteval_offensive, mrpc
@@ -12,7 +12,7 @@ known here go to the recipe (--max_train_samples 100 ...); such runs are left ou
 
 Each run is a line of <--work_dir>/results.jsonl; what stands there is not run again, so a stopped benchmark continues.
 What a run leaves beside it, but for its weights, stays in --work_dir. --floors is a JSON object of a number in % for
-each set: that of a linear SVM on TF-IDF, under which a result is marked.
+each set: that of a linear SVM on TF-IDF (`peers.py floor`), under which a result is marked.
 """
 
 import argparse
@@ -197,9 +197,7 @@ def done(work_dir: Path) -> list[dict]:
 
 
 def tables(args: argparse.Namespace) -> None:
-    rows, floors = [row for row in done(args.work_dir) if not row["more"]], {}
-    if args.floors is not None:
-        floors = read_json(args.floors)
+    rows, floors = [row for row in done(args.work_dir) if not row["more"]], read_json(args.floors)
     print("| set | model | metric | published | TF-IDF + SVM | here, mean | sd | seeds | CPU minutes a seed |")
     print("|---|---|---|---|---|---|---|---|---|")
     for name, metrics in METRICS.items():
@@ -232,9 +230,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--shard", default="0/1", help="which part of the runs this process makes, as 0/2")
-    parser.add_argument("--work_dir", type=Path, default=ROOT / "outputs" / "public_sets")
-    parser.add_argument("--floors", type=Path, help="JSON object: set -> number in %%")
+    parser.add_argument("--work_dir", type=Path, default=Path("outputs/public_sets"))
+    parser.add_argument("--floors", type=Path, default=ROOT / "benchmarks" / "floor.json", help="what peers.py found")
     args, args.more = parser.parse_known_args(argv)
+    args.work_dir = args.work_dir.absolute()
     if args.part == "tables":
         return tables(args)
     if args.data_dir is None:

@@ -228,14 +228,14 @@ def overhead(bench: Bench, rounds: int) -> None:
     print(f"\nOn a model of almost no cost, a step takes {spread(extra, 3)} ms longer.")
 
 
-def import_time(rounds: int) -> None:
+def import_time(rounds: int, warmups: int) -> None:
     base, ours = "from transformers import Trainer", "from transformers import Trainer; import hf_ext"
     times: dict[str, list[float]] = {base: [], ours: []}
-    for round_number in range(rounds + 1):
+    for round_number in range(warmups + rounds):
         for code in (base, ours):
             started = time.perf_counter()
             subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-            if round_number:
+            if round_number >= warmups:
                 times[code].append(time.perf_counter() - started)
     extra = [b - a for a, b in zip(times[base], times[ours], strict=True)]
     print(f"{base}: {spread(times[base])} s\n{ours}: {spread(times[ours])} s\ndifference: {spread(extra)} s")
@@ -250,11 +250,12 @@ def main() -> None:
     parser.add_argument("--data_dir", type=Path)
     add_encoder(parser)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--warmups", type=int, default=1, help="rounds of `import` before those that count")
     parser.add_argument("--max_steps", type=int, help="of each training, half of them warm-up, to see that it runs")
     parser.add_argument("--compile_backend", default="inductor", help="of the part compile")
     args = parser.parse_args()
     if args.part == "import":
-        return import_time(args.rounds)
+        return import_time(args.rounds, args.warmups)
     bench = Bench(args.data_dir, encoder_folder(args.encoder), args.max_steps)
     if args.part == "minilm":
         compare(bench, [DEFAULTS, DYNAMIC, GROUP, BEST, EAGER, OURS], bench.encoder_model, args.rounds, BEST)
