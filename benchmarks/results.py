@@ -22,6 +22,7 @@ take turns in each round; the times are those of whole calls.
 
 import argparse
 import json
+import multiprocessing
 import os
 import statistics
 import subprocess
@@ -143,6 +144,27 @@ def kfold_overhead(args) -> None:
     print(f"of the overhead, {within:.1f} s within the folds, {seconds - training - within:.1f} s before and after")
 
 
+def products(seconds: float) -> int:
+    """How many products of matrices one thread makes in that time."""
+    import torch
+
+    torch.set_num_threads(1)
+    left, right, count, end = torch.rand(1000, 300), torch.rand(300, 1200), 0, time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        torch.mm(left, right)
+        count += 1
+    return count
+
+
+def gain_of_two(rounds: int, seconds: float = 3.0) -> list[float]:
+    """What two processes of plain arithmetic do over what one does, which two workers cannot surpass."""
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        pool.map(products, [0.1, 0.1], 1)
+        ones = [pool.apply(products, (seconds,)) for _ in range(rounds)]
+        twos = [sum(pool.map(products, [seconds] * 2, 1)) for _ in range(rounds)]
+    return [two / one for one, two in zip(ones, twos, strict=True)]
+
+
 def kfold_workers(args) -> None:
     ways = {
         "one worker": ((), {}),
@@ -159,6 +181,8 @@ def kfold_workers(args) -> None:
     for way in list(ways)[:2]:
         ratios = [one / two for one, two in zip(times[way], times["two workers"], strict=True)]
         print(f"two workers against {way}: {statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f})")
+    gains = gain_of_two(args.rounds)
+    print(f"two processes of matrix products: {statistics.median(gains):.2f}x ({min(gains):.2f} to {max(gains):.2f})")
 
 
 PARTS = {part.__name__: part for part in (bootstrap, report, kfold_overhead, kfold_workers)}
