@@ -92,8 +92,8 @@ class TextCNNModel(TextCNNPreTrainedModel):
             padding = self.config.pad_token_id
             attention_mask = torch.ones_like(input_ids) if padding is None else input_ids != padding
         mask = attention_mask.bool()
-        few = len(mask) < FEW_TEXTS and not torch.is_grad_enabled()
-        if mask.numel() and not few and self._is_plain_cpu():
+        # A trace must not ask for sizes.
+        if self._is_plain_cpu() and mask.numel() and (torch.is_grad_enabled() or len(mask) >= FEW_TEXTS):
             gap = max(self.config.filter_sizes) - 1
             ids, tokens, lengths = pack(input_ids, mask, gap, self.config.pad_token_id or 0)
             (vectors,) = self._channels(ids, tokens)
