@@ -2,14 +2,17 @@
 
 import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
+from programs import run_launched
 
 from hf_ext import UsageError, load_pipeline
 
 from .conftest import BAD, FILLER, GOOD, load_recipe
 
+RECIPE = Path(__file__).parents[2] / "recipes" / "run_classification.py"
 CNN = ["--model_type", "textcnn", "--embed_size", "16", "--num_filters", "8", "--learning_rate", "1e-2"]
 FAST = ["--num_train_epochs", "2", "--disable_tqdm", "true", "--preflight", "off", "--validation_size", "0.3"]
 
@@ -106,3 +109,21 @@ def test_folds_do_not_tell_it(files, tmp_path):
     flags = [*CNN, *files[:2], "--out_of_scope_test_files", str(tmp_path / "tell.json")]
     with pytest.raises(UsageError, match=r"told by run_classification\.py and run_evaluation\.py"):
         load_recipe("run_kfold").main([*flags, "--output_dir", str(tmp_path / "out")])
+
+
+def test_two_processes_tune_and_tell_one_threshold(files, tmp_path):
+    # Odd numbers: rows that fill up the last batch of a process must not count.
+    for name, count in (("tune", 31), ("tell", 41)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(strange_rows(count, count)))
+    out = tmp_path / "out"
+    flags = [*CNN, *FAST, *files, "--calibrate", "true", "--out_of_scope_files", tmp_path / "tune.json"]
+    flags += ["--out_of_scope_test_files", tmp_path / "tell.json", "--output_dir", out]
+    for done in run_launched(RECIPE, flags):
+        assert done.returncode == 0, done.stderr
+    found, strangers = read_json(out / "calibration.json"), read_lines(out / "predictions_out_of_scope.jsonl")
+    assert found["fitted_on"]["out_of_scope_rows"] == 31
+    assert [row["text"] for row in strangers] == [row["text"] for row in read_json(tmp_path / "tell.json")]
+    turned_away = [max(row["probabilities"].values()) < found["out_of_scope_threshold"] for row in strangers]
+    assert [row["out_of_scope"] for row in strangers] == turned_away
+    recall = read_json(out / "test_results.json")["test_out_of_scope_recall"]
+    assert recall == pytest.approx(np.mean(turned_away)) and 0 < recall <= 1
