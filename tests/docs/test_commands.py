@@ -23,9 +23,9 @@ from pathlib import Path
 import datasets
 import pytest
 from accelerate.commands.launch import launch_command_parser
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, HfArgumentParser
 
-from hf_ext import build_word_tokenizer
+from hf_ext import ExtendedTrainingArguments, build_word_tokenizer
 
 from ..hub_fixtures import hub
 from ..recipes.conftest import BAD, FILLER, GOOD, load_recipe, make_rows
@@ -246,17 +246,26 @@ def test_a_benchmark_is_parsed(command, monkeypatch):
     path = ROOT / command.script
     spec = importlib.util.spec_from_file_location(path.stem, path)
     benchmark = importlib.util.module_from_spec(spec)
-    parse = argparse.ArgumentParser.parse_known_args
+    parse, parse_known = argparse.ArgumentParser.parse_args, argparse.ArgumentParser.parse_known_args
 
+    # Parts of a benchmark have parsers of their own, hence `plain`.
     def parse_only(*given, **more):
         with monkeypatch.context() as plain:
-            # Parts of a benchmark have parsers of their own.
-            plain.setattr(argparse.ArgumentParser, "parse_known_args", parse)
-            _, unknown = parse(*given, **more)
-        assert unknown == []
+            plain.setattr(argparse.ArgumentParser, "parse_known_args", parse_known)
+            parse(*given, **more)
         raise Parsed
 
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parse_only)
+    def parse_and_pass_on(*given, **more):
+        with monkeypatch.context() as plain:
+            plain.setattr(argparse.ArgumentParser, "parse_args", parse)
+            plain.setattr(argparse.ArgumentParser, "parse_known_args", parse_known)
+            _, for_the_recipe = parse_known(*given, **more)
+            # Raises where the training has no such setting.
+            HfArgumentParser(ExtendedTrainingArguments).parse_args_into_dataclasses(for_the_recipe)
+        raise Parsed
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parse_and_pass_on)
     monkeypatch.setattr(sys, "argv", [command.script, *command.arguments])
     monkeypatch.syspath_prepend(path.parent)
     # Dataclasses look their module up there.
