@@ -29,7 +29,7 @@ TASKS = {
     "trec6": {"train_file": "train.json", "test_file": "test.json", "max_seq_length": 64},
 }
 TRAINING = {
-    "num_train_epochs": 3,
+    "num_train_epochs": 2,
     "per_device_train_batch_size": 32,
     "learning_rate": 5e-5,
     "warmup_steps": 0.06,
