@@ -29,9 +29,9 @@ TASKS = {
     "trec6": {"train_file": "train.json", "test_file": "test.json", "max_seq_length": 64},
 }
 TRAINING = {
-    "num_train_epochs": 2,
+    "num_train_epochs": 1,
     "per_device_train_batch_size": 32,
-    "learning_rate": 5e-5,
+    "learning_rate": 1e-4,
     "warmup_steps": 0.06,
     "weight_decay": 0.01,
     "load_best_model_at_end": True,
