@@ -95,7 +95,7 @@ STUDENT = {
         "per_device_train_batch_size": 128,
         "learning_rate": 1.5e-3,
     },
-    "trec6": {**TEXTCNN, "embed_size": 300, "max_seq_length": 64, "num_train_epochs": 20},
+    "trec6": {**TEXTCNN, "min_word_frequency": 1, "embed_size": 300, "max_seq_length": 64, "num_train_epochs": 20},
     "r8": {**TEXTCNN, "embed_size": 300, "max_seq_length": 256, "num_train_epochs": 20},
 }
 DISTILLATION = {
