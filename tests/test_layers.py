@@ -133,6 +133,7 @@ LAYERS = {
     "models.calibrated": 1,
     "models.calibrated_pipeline": 1,
     "evaluation.tables": 0,
+    "evaluation.figure_layout": 0,
     "evaluation.figures": 0,
     "evaluation.curves": 0,
     "evaluation.curve_figures": 0,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from hf_ext.evaluation.comparison import Comparison
+from hf_ext.evaluation.figure_layout import place_axes
 from hf_ext.evaluation.predictions import MULTI_LABEL, Predictions, reliability_bins
 from hf_ext.evaluation.tables import METRIC_TITLES, format_cost, format_number
 
@@ -208,12 +209,13 @@ def draw_figure(label: str, paint: Callable[[Any], None], size: tuple[float, flo
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         # The browser draws the text, in fonts that have these letters.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure = Figure(figsize=size, layout="constrained")
+        figure = Figure(figsize=size)
         paint(figure)
         for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
             # More numbers than a small figure has room for are also what takes longest to draw.
             if isinstance(axis.get_major_locator(), MaxNLocator):
                 axis.get_major_locator().set_params(nbins=MAX_TICK_INTERVALS)
+        place_axes(figure)
         # Figure.savefig draws twice.
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
     svg = buffer.getvalue()
