@@ -43,13 +43,10 @@ def single_label_metrics(labels: np.ndarray, predictions: np.ndarray) -> dict[st
         `dict[str, float]`: Accuracy, F1, precision, recall (0 for a class never predicted) and Matthews correlation.
         Averages are over the classes that occur among labels or predictions, as scikit-learn has it.
     """
-    from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, precision_score, recall_score
+    from sklearn.metrics import accuracy_score, matthews_corrcoef
 
     scores = {"accuracy": accuracy_score(labels, predictions)}
-    for average in ("macro", "micro", "weighted"):
-        scores[f"f1_{average}"] = f1_score(labels, predictions, average=average, zero_division=0)
-    scores["precision_macro"] = precision_score(labels, predictions, average="macro", zero_division=0)
-    scores["recall_macro"] = recall_score(labels, predictions, average="macro", zero_division=0)
+    scores |= _f1_scores(labels, predictions, ("macro", "micro", "weighted"))
     with warnings.catch_warnings():
         # A single class among labels and predictions makes the correlation 0; scikit-learn doubts that it is meant.
         warnings.simplefilter("ignore", UserWarning)
@@ -66,16 +63,22 @@ def multi_label_metrics(labels: np.ndarray, predictions: np.ndarray) -> dict[str
     Returns:
         `dict[str, float]`: Share of rows that are right in all classes, F1, precision, recall and Hamming loss.
     """
-    from sklearn.metrics import accuracy_score, f1_score, hamming_loss, precision_score, recall_score
+    from sklearn.metrics import accuracy_score, hamming_loss
 
     labels, predictions = np.asarray(labels).astype(int), np.asarray(predictions).astype(int)
     scores = {"subset_accuracy": accuracy_score(labels, predictions)}
-    for average in ("macro", "micro", "weighted", "samples"):
-        scores[f"f1_{average}"] = f1_score(labels, predictions, average=average, zero_division=0)
-    scores["precision_macro"] = precision_score(labels, predictions, average="macro", zero_division=0)
-    scores["recall_macro"] = recall_score(labels, predictions, average="macro", zero_division=0)
+    scores |= _f1_scores(labels, predictions, ("macro", "micro", "weighted", "samples"))
     scores["hamming_loss"] = hamming_loss(labels, predictions)
     return {name: float(score) for name, score in scores.items()}
+
+
+def _f1_scores(labels: np.ndarray, predictions: np.ndarray, averages: tuple[str, ...]) -> dict[str, float]:
+    """F1 of each average, precision and recall of the first."""
+    from sklearn.metrics import precision_recall_fscore_support
+
+    found = [precision_recall_fscore_support(labels, predictions, average=name, zero_division=0) for name in averages]
+    scores = {f"f1_{name}": f1 for name, (_, _, f1, _) in zip(averages, found, strict=True)}
+    return scores | {f"precision_{averages[0]}": found[0][0], f"recall_{averages[0]}": found[0][1]}
 
 
 def regression_metrics(labels: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
