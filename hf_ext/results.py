@@ -299,6 +299,6 @@ def _show_splits(data: TextData) -> None:
     for split, dataset in data.splits.items():
         counts = ""
         if data.task.problem_type == SINGLE_LABEL and "label" in dataset.column_names:
-            named = Counter(data.task.label_names[label] for label in dataset["label"])
+            named = Counter(data.task.label_names[label] for label in dataset["label"][:])
             counts = f" ({', '.join(f'{name} {count:,}' for name, count in named.most_common(20))})"
         print(f"{split}: {len(dataset):,} rows{counts}")

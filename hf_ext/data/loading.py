@@ -16,6 +16,9 @@ from hf_ext.data.reading import Table
 from hf_ext.data.split_tables import SPLITS, read_splits
 from hf_ext.errors import DataError
 
+# Rows that are read at once for their checksum.
+CHECKED_ROWS = 1000
+
 
 @dataclass
 class TextData:
@@ -44,16 +47,19 @@ class TextData:
         """The texts of a split: strings, or tuples of two."""
         dataset = self.splits[split]
         if "text_pair" in dataset.column_names:
-            return list(zip(dataset["text"], dataset["text_pair"], strict=True))
-        return list(dataset["text"])
+            return list(zip(dataset["text"][:], dataset["text_pair"][:], strict=True))
+        # A column without a slice is read row by row.
+        return dataset["text"][:]
 
     def fingerprint(self) -> dict[str, str]:
         """SHA-256 of each split's rows, so that a run can say what it was trained on."""
         digests = {} if self.stream is None else {"train": self.stream.fingerprint}
         for name, dataset in self.splits.items():
             digest = hashlib.sha256()
-            for row in dataset:
-                digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+            for batch in dataset.iter(CHECKED_ROWS):
+                for values in zip(*batch.values(), strict=True):
+                    row = dict(zip(batch, values, strict=True))
+                    digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode() + b"\n")
             digests[name] = digest.hexdigest()
         return digests
 
@@ -177,7 +183,7 @@ def _limit(splits: DatasetDict, data_args: DataArguments, task: Task) -> Dataset
         if name in splits and limit is not None:
             splits[name] = splits[name].select(range(min(limit, len(splits[name]))))
     if "train" in splits and data_args.max_train_samples is not None and task.problem_type == SINGLE_LABEL:
-        kept = set(splits["train"]["label"])
+        kept = set(splits["train"]["label"][:])
         lost = {
             label for name in splits if "label" in splits[name].column_names for label in splits[name]["label"]
         } - kept

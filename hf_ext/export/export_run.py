@@ -208,7 +208,7 @@ def _versions(name: str) -> dict[str, str]:
 def _choose_texts(data: TextData, limit: int) -> _Texts:
     split, texts = data.splits["test"], data.texts("test")
     places = np.unique(np.linspace(0, len(texts) - 1, min(limit, len(texts))).round().astype(int))
-    labels = np.array(split["label"])[places] if "label" in split.column_names else None
+    labels = np.array(split["label"][:])[places] if "label" in split.column_names else None
     rows = [data.file_rows["test"][place] for place in places]
     return _Texts([texts[place] for place in places], labels, rows, Path(data.files["test"]).name, len(texts))
 

@@ -96,4 +96,4 @@ def _texts(data: Any) -> list[str]:
         for name in getattr(data, "column_names", None) or []
         if getattr(data.features[name], "dtype", "") == "string"
     ]
-    return [text for name in columns for text in data[name]]
+    return [text for name in columns for text in data[name][:]]

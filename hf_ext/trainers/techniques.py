@@ -223,7 +223,7 @@ class TechniqueTrainer(SafeTrainer):
     def _lengths(self, dataset) -> list[int]:
         column = self.args.length_column_name
         if column in getattr(dataset, "column_names", ()):
-            return list(dataset[column])
+            return list(dataset[column][:])
         name = self.processing_class.model_input_names[0] if self.processing_class is not None else "input_ids"
         return [len(row[name]) for row in dataset]
 
