@@ -228,12 +228,13 @@ def test_flags_are_not_abbreviated(parse):
         ("use_auth_token", "token"),
         ("half_precision_backend", "mixed_precision"),
         ("task_name", "dataset_name=glue with dataset_config_name=<task>"),
+        ("loss_weights", "weight, beside each task's files in tasks (run_multitask.py)"),
     ],
 )
-def test_names_of_transformers_4_say_what_replaced_them(parse, write, name, replacement):
+def test_names_from_elsewhere_say_what_to_write(parse, write, name, replacement):
     for argv in ([write("a.json", {name: "x"})], [f"--{name}", "x"]):
         message = error_of(parse, *argv)
-        assert name in message and f"is gone: use {replacement}." in message
+        assert name in message and f"does not exist here: use {replacement}." in message
 
 
 def test_unknown_section(parse, write):

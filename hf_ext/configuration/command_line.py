@@ -51,5 +51,5 @@ class FlagParser(HfArgumentParser):
 def unknown_name(name: str, valid: Iterable[str], where: str) -> str:
     """What to say of a name that no field has; `where` is what the message begins with."""
     if name in REPLACED:
-        return f"{where}, which is gone: use {REPLACED[name]}."
+        return f"{where}, which does not exist here: use {REPLACED[name]}."
     return f"{where}, which does not exist.{nearest(name, valid)} (--help lists all.)"

@@ -37,7 +37,7 @@ VALUE_ALIASES = {
 }
 # A value that sets another field: (field, value) -> the field that it switches on.
 SWITCHES = {("learning_rate", "auto"): "find_learning_rate"}
-# Names of transformers 4 and of its example script -> what to write now.
+# Names of transformers 4, of its example script and of arguments in Python -> what to write in a file or a flag.
 REPLACED = {
     "evaluation_strategy": "eval_strategy",
     "warmup_ratio": "warmup_steps with a value below 1",
@@ -58,4 +58,5 @@ REPLACED = {
     "push_to_hub_model_id": "hub_model_id",
     "push_to_hub_organization": "hub_model_id=<organization>/<name>",
     "push_to_hub_token": "hub_token",
+    "loss_weights": "weight, beside each task's files in tasks (run_multitask.py)",
 }

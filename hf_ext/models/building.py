@@ -249,7 +249,10 @@ def load_config(model_args: ModelArguments):
         if not any((folder / weights).is_file() for weights in WEIGHTS):
             raise ConfigurationError(f"{folder} has no weights: none of {', '.join(WEIGHTS)} is in it.")
     elif folder.exists() or name.startswith(("/", ".", "~")):
-        raise ConfigurationError(f"model_name_or_path: there is no directory {name}.")
+        raise ConfigurationError(
+            f"{name}: there is no directory of that name. Pass the directory that save_pretrained (or a recipe's "
+            "output_dir) wrote, or the name of a model on the Hub."
+        )
     if model_args.trust_remote_code:
         logger.warning("trust_remote_code is on: Python files that come with %s are run on this machine.", name)
     try:

@@ -178,9 +178,9 @@ def test_folders_without_a_model(bert, tmp_path):
 
 
 def test_names_that_do_not_exist(tmp_path):
-    with raises("model_name_or_path: there is no directory", tmp_path / "missing"):
+    with raises(f"{tmp_path / 'missing'}: there is no directory of that name. Pass the directory"):
         load(str(tmp_path / "missing"))
-    with raises("there is no directory ./missing"):
+    with raises("./missing: there is no directory of that name"):
         load("./missing")
     with raises("nobody/no-such-model could not be loaded"):
         load("nobody/no-such-model")
