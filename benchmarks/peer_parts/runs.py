@@ -60,7 +60,7 @@ def run_recipe(name: str, settings: dict[str, Any], file: Path, log: Path) -> No
 def predicted_labels(folder: Path) -> list[str]:
     """The names of the classes that a recipe predicted for the test rows, in their order."""
     lines = (folder / "predictions_test.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line)["prediction"] for line in lines]
+    return [str(json.loads(line)["prediction"]) for line in lines]
 
 
 def shown_set(settings: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from peer_parts.few_shot import cells, difference
 from peer_parts.floor import read_floors, under_floor
 from peer_parts.lr_finders import SETTINGS, numbered
 from peer_parts.protocols import PROTOCOLS, few_shot, read_splits, score
+from peer_parts.runs import predicted_labels
 from scipy import stats
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import f1_score
@@ -168,6 +169,12 @@ def test_a_folder_without_a_set_is_refused_before_anything_runs(data_dir, tmp_pa
         peers.main(call)
     assert re.search(message, capsys.readouterr().err)
     assert not (tmp_path / "work").exists()
+
+
+def test_predictions_of_numbered_classes_are_names_too(tmp_path):
+    """A recipe writes the class "3" as the number that it was in the user's file."""
+    (tmp_path / "predictions_test.jsonl").write_text('{"prediction": 3}\n{"prediction": "LOC"}\n')
+    assert predicted_labels(tmp_path) == ["3", "LOC"]
 
 
 def test_what_is_under_the_floor_is_marked():
