@@ -1,6 +1,7 @@
 """The TextCNN on the benchmarks of Kim (2014), table 2: test accuracy, mean and standard deviation over seeds.
 
-    python benchmarks/kim2014.py --data_dir DIR [--sets trec6 sst2 sst1 mr subj] [--variants rand] [--seeds 5]
+    python benchmarks/kim2014.py --data_dir DIR [--sets trec6 sst2 sst1 mr subj] [--variants rand] [--seeds 5] \\
+        [--shard 0/2]
 
 DIR holds one folder a benchmark, as JSON arrays of {"text": ..., "label": ...}: trec6/{train,test}.json,
 sst2/{train_phrases,validation,test}.json, sst1/{train,validation,test}.json (sentences: Kim trains on phrases as well),
@@ -17,6 +18,7 @@ import os
 import statistics
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
 
 from pretrained import glove_vectors
@@ -167,23 +169,23 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=FILES, default=list(FILES))
     parser.add_argument("--variants", nargs="+", choices=KIM, default=list(KIM))
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--shard", default="0/1", help="which part of the runs this process makes, as 0/2")
     parser.add_argument("--results", type=Path, default=RUNS)
     parser.add_argument("--word_vectors", help="of the variants that are not rand, in a form that the recipes take")
     args, args.more = parser.parse_known_args()
     args.data_dir, args.results = args.data_dir.absolute(), args.results.absolute()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     args.results.parent.mkdir(parents=True, exist_ok=True)
-    for variant in args.variants:
-        for name in args.sets:
-            for seed in range(args.seeds):
-                done = read(args.results)
-                if any((row["set"], row["variant"], row["seed"]) == (name, variant, seed) for row in done):
-                    continue
-                measure = cross_validate if set(FILES[name]) == {"train_file"} else run
-                result = measure(args, name, variant, seed)
-                print(json.dumps(result), flush=True)
-                with args.results.open("a") as file:
-                    file.write(json.dumps(result) + "\n")
+    number, count = map(int, args.shard.split("/"))
+    for variant, name, seed in [*product(args.variants, args.sets, range(args.seeds))][number::count]:
+        done = read(args.results)
+        if any((row["set"], row["variant"], row["seed"]) == (name, variant, seed) for row in done):
+            continue
+        measure = cross_validate if set(FILES[name]) == {"train_file"} else run
+        result = measure(args, name, variant, seed)
+        print(json.dumps(result), flush=True)
+        with args.results.open("a") as file:
+            file.write(json.dumps(result) + "\n")
     print(table(read(args.results)))
 
 
