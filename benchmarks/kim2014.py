@@ -75,6 +75,7 @@ def cross_validate(args, name: str, variant: str, seed: int) -> dict:
     settings["data"] |= {"train_file": str(args.data_dir / name / "all.json"), "max_seq_length": 128}
     settings["kfold"]["fold_seeds"] = [seed]
     settings["training"] |= {"output_dir": str(folder), "preflight": "off", "report_to": "none", "disable_tqdm": True}
+    settings["training"] |= {"mixed_precision": "no"}
     started = time.time()
     run_recipe("run_kfold.py", settings, folder.with_suffix(".json"), folder.with_suffix(".log"), args.more)
     found = json.loads((folder / "kfold_results.json").read_text())
@@ -107,6 +108,7 @@ def run(args, name: str, variant: str, seed: int) -> dict:
             "learning_rate": 1e-3,
             "lr_scheduler_type": "constant",
             "max_grad_norm": 0.0,
+            "mixed_precision": "no",
             "load_best_model_at_end": True,
             "metric_for_best_model": "accuracy",
             "save_total_limit": 1,
@@ -138,9 +140,6 @@ def run(args, name: str, variant: str, seed: int) -> dict:
         "validation": round(100 * trainer.state.best_metric, 2),
         "best_step": trainer.state.best_global_step,
         "seconds": round(seconds),
-        "precision": values["mixed_precision"]
-        if values["mixed_precision"] != "auto"
-        else ("bf16" if values["bf16"] else "fp32"),
     }
 
 

@@ -144,7 +144,8 @@ def run_once(args: argparse.Namespace, name: str, model: str, seed: int) -> dict
     config, out = CONFIGS / f"{name}_{model}.json", args.work_dir / f"{name}_{model}_{seed}"
     command = [sys.executable, str(ROOT / "recipes" / "run_classification.py"), str(config)]
     command += ["--seed", str(seed), "--split_seed", str(seed), "--output_dir", str(out), "--overwrite"]
-    command += ["--preflight", "off", "--disable_tqdm", "true", *file_flags(read_json(config), args.data_dir)]
+    command += ["--preflight", "off", "--disable_tqdm", "true", "--mixed_precision", "no"]
+    command += [*file_flags(read_json(config), args.data_dir)]
     if name == DRAWN:
         command += ["--train_file", str(draw(args, seed))]
     if model == "minilm":
