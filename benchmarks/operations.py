@@ -11,7 +11,8 @@ every other round backwards, so that a change of the machine's speed meets both;
 writes a JSON file into --work_dir.
 
 `monitors`: seconds a step of ExtendedTrainer with everything that watches (layer groups' gradient norms, hints, the
-look at each loss and gradient, speed and padding; a log every 10 steps) beside the same without all of it.
+look at each loss and gradient, speed and padding; a log every 10 steps) beside the same without all of it; on a GPU
+where there is one.
 `start`: from the start of the process to the end of the first step, of a tiny BERT on 200 rows: a plain script with
 the bare transformers Trainer, the same script with ExtendedTrainer, and recipes/run_classification.py.
 `checkpoint`: seconds that saving a checkpoint of MiniLM takes, beside the bare Trainer.
@@ -80,7 +81,6 @@ def make_trainer(trainer_class, model, tokenizer, rows, output_dir: str, callbac
     settings = {
         "output_dir": output_dir,
         "per_device_train_batch_size": BATCH,
-        "use_cpu": True,
         "save_strategy": "no",
         "logging_steps": LOGGING_STEPS,
         "disable_tqdm": True,
@@ -106,6 +106,7 @@ def unwatched(trainer) -> None:
 
 
 def monitors(args) -> None:
+    import torch
     from transformers import AutoTokenizer, TrainerCallback
 
     from hf_ext import ExtendedTrainer, GradientMonitorCallback, TrainingHintsCallback
@@ -115,11 +116,15 @@ def monitors(args) -> None:
 
         def on_step_end(self, args, state, control, **kwargs):
             if state.global_step == WARMUP_STEPS:
-                self.start = time.perf_counter()
-            self.seconds = (time.perf_counter() - self.start) / max(1, state.global_step - WARMUP_STEPS)
+                self.start = now()
 
-        def on_train_begin(self, args, state, control, **kwargs):
-            self.start = time.perf_counter()
+        def on_train_end(self, args, state, control, **kwargs):
+            self.seconds = (now() - self.start) / (state.global_step - WARMUP_STEPS)
+
+    def now() -> float:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.perf_counter()
 
     encoder = encoder_folder(args.encoder)
     tokenizer = AutoTokenizer.from_pretrained(encoder)

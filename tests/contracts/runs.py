@@ -2,6 +2,8 @@
 
 A fork server imports torch and transformers once; every run is forked from it, so a killed or a two-process run costs
 a fraction of a second instead of ten.
+
+With HF_EXT_TEST_DEVICE=cuda in the environment the runs of one process are on the GPU, in deterministic kernels.
 """
 
 import gc
@@ -37,6 +39,7 @@ from hf_ext import (
 # At least `hf_ext.optimizers.MIN_ROWS`, so that the embedding rows are updated sparsely.
 VOCABULARY = 3000
 TIMEOUT_S = 120
+ON_GPU = os.environ.get("HF_EXT_TEST_DEVICE") == "cuda"
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Case:
     save_steps: int = 0
     kill_at_step: int = 0
     resume: bool = False
-    use_cpu: bool = True
+    use_cpu: bool = not ON_GPU
     callbacks: tuple = ()
     arguments: dict = field(default_factory=dict)
     # What else the trainer is made with, in place of the rows and the collator here; `trainer_class` makes it.
@@ -136,7 +139,7 @@ class Witness(TrainerCallback):
         self.moved.append([name for name, value in parameters.items() if not torch.equal(value, self.before[name])])
         digest = hashlib.sha256()
         for value in parameters.values():
-            digest.update(value.detach().numpy().tobytes())
+            digest.update(value.detach().cpu().numpy().tobytes())
         self.digests.append(digest.hexdigest())
 
 
@@ -197,7 +200,7 @@ def run(case: Case) -> dict:
         "logs": logs,
         "evaluations": [log["eval_loss"] for log in trainer.state.log_history if "eval_loss" in log],
         "eval_loss": trainer.evaluate()["eval_loss"],
-        "weights": {name: value.clone() for name, value in trainer.model.state_dict().items()},
+        "weights": {name: value.cpu().clone() for name, value in trainer.model.state_dict().items()},
         "batches": seen,
         "moved": witness.moved,
         "digests": witness.digests,
@@ -211,6 +214,9 @@ def run(case: Case) -> dict:
 
 def _enter(case: Case, rank: int, world_size: int, port: int, results: str) -> None:
     torch.set_num_threads(1)
+    if not case.use_cpu:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+        torch.use_deterministic_algorithms(True, warn_only=True)
     # The Trainer collects garbage when it begins: not through all that the parent has imported.
     gc.freeze()
     if world_size > 1:
@@ -231,6 +237,8 @@ def _enter(case: Case, rank: int, world_size: int, port: int, results: str) -> N
 
 def launch(case: Case, world_size: int = 1) -> list[dict]:
     """Run a case in `world_size` processes; a list of their reports, or of `None` for those that were killed."""
+    if world_size > 1:
+        case = case.but(use_cpu=True)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["forked", "runs"])
     results = Path(case.output_dir) / "reports"

@@ -7,10 +7,10 @@ from hf_ext import ExtensionCallback
 
 
 class SeeForward(ExtensionCallback):
-    """How often the first layer with weights ran in training so far, and how often it gave bfloat16."""
+    """How often the first layer with weights ran in training so far, and how often it gave half precision."""
 
     def __init__(self):
-        self.calls = self.bf16 = 0
+        self.calls = self.bf16 = self.fp16 = 0
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         super().on_train_begin(args, state, control, **kwargs)
@@ -20,9 +20,10 @@ class SeeForward(ExtensionCallback):
     def _count(self, module, inputs, output):
         self.calls += module.training
         self.bf16 += module.training and output.dtype == torch.bfloat16
+        self.fp16 += module.training and output.dtype == torch.float16
 
     def metrics(self):
-        return {"seen/calls": self.calls, "seen/bf16": self.bf16}
+        return {"seen/calls": self.calls, "seen/bf16": self.bf16, "seen/fp16": self.fp16}
 
 
 class SeeGraphs(ExtensionCallback):
