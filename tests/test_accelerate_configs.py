@@ -2,14 +2,19 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from accelerate import DeepSpeedPlugin, FullyShardedDataParallelPlugin
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import DistributedType
+from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
+from transformers import AutoModelForSequenceClassification, BertConfig, RobertaConfig
 
 FOLDER = Path(__file__).parent.parent / "configs" / "accelerate"
 # Name -> how processes are joined, how many there are, on how many machines, and in which precision.
@@ -105,6 +110,38 @@ def test_fsdp2_reaches_accelerate(monkeypatch):
     assert plugin.state_dict_type.name == "FULL_STATE_DICT"
     assert plugin.activation_checkpointing is False
     assert plugin.cpu_ram_efficient_loading is False
+
+
+@pytest.fixture
+def process_group():
+    """One process, as far as collectives are concerned."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    ("flags", "config_class"),
+    [((), BertConfig), (("--fsdp_transformer_layer_cls_to_wrap", "RobertaLayer"), RobertaConfig)],
+)
+def test_fsdp2_shards_an_encoder(flags, config_class, process_group, monkeypatch):
+    """What accelerate does on a GPU, on the processor, where its launcher would not ask for it."""
+    put_into(prepare_multi_gpu_env(launched("fsdp2", *flags)), monkeypatch)
+    config = config_class(
+        vocab_size=50, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16, pad_token_id=0
+    )
+    model = AutoModelForSequenceClassification.from_config(config)
+    accelerator = SimpleNamespace(
+        state=SimpleNamespace(fsdp_plugin=FullyShardedDataParallelPlugin()),
+        mixed_precision="no",
+        is_main_process=True,
+        device=torch.device("cpu"),
+    )
+    model = fsdp2_prepare_model(accelerator, model)
+    sharded = [name.split(".", 1)[1] for name, part in model.named_modules() if name and isinstance(part, FSDPModule)]
+    assert sharded == ["embeddings.word_embeddings", "encoder.layer.0", "encoder.layer.1"]
+    model(input_ids=torch.ones(2, 5, dtype=torch.long), labels=torch.tensor([0, 1])).loss.backward()
+    assert all(value.grad.full_tensor().isfinite().all() for value in model.parameters())
 
 
 def test_zero_2_reaches_accelerate(monkeypatch):

@@ -239,7 +239,8 @@ def launch(case: Case, world_size: int = 1) -> list[dict]:
     """Run a case in `world_size` processes; a list of their reports, or of `None` for those that were killed."""
     if world_size > 1:
         case = case.but(use_cpu=True)
-    context = multiprocessing.get_context("forkserver")
+    # What the fork server imports would take the GPU, which cannot be forked.
+    context = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "forkserver")
     context.set_forkserver_preload(["forked", "runs"])
     results = Path(case.output_dir) / "reports"
     results.mkdir(parents=True, exist_ok=True)
