@@ -8,7 +8,6 @@ With HF_EXT_TEST_DEVICE=cuda in the environment the runs of one process are on t
 
 import gc
 import hashlib
-import multiprocessing
 import os
 import shutil
 import signal
@@ -18,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
+from processes import process_context
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -239,9 +239,7 @@ def launch(case: Case, world_size: int = 1) -> list[dict]:
     """Run a case in `world_size` processes; a list of their reports, or of `None` for those that were killed."""
     if world_size > 1:
         case = case.but(use_cpu=True)
-    # What the fork server imports would take the GPU, which cannot be forked.
-    context = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "forkserver")
-    context.set_forkserver_preload(["forked", "runs"])
+    context = process_context("runs")
     results = Path(case.output_dir) / "reports"
     results.mkdir(parents=True, exist_ok=True)
     for old in results.glob("*.pt"):

@@ -2,11 +2,9 @@
 
 import importlib.util
 import json
-import multiprocessing
 import os
 import random
 import re
-import runpy
 import signal
 import subprocess
 import sys
@@ -15,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from processes import begin_script
 from programs import run_program
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
@@ -381,11 +380,7 @@ def test_two_processes_make_what_one_makes(flags, teacher, tmp_path):
 
 def in_a_process(argv, part=None, moment=0):
     """The exit code of a run, negative for a signal."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["forked"])
-    given = {"ARGV": [str(flag) for flag in argv], "PART": part, "MOMENT": moment}
-    process = context.Process(target=runpy.run_path, args=(str(INTERRUPTED), given, "interrupted"))
-    process.start()
+    process = begin_script(INTERRUPTED, ARGV=[str(flag) for flag in argv], PART=part, MOMENT=moment)
     process.join(120)
     assert process.exitcode is not None
     return process.exitcode

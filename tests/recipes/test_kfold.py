@@ -2,11 +2,9 @@
 
 import itertools
 import json
-import multiprocessing
 import os
 import random
 import re
-import runpy
 import signal
 import socket
 import statistics
@@ -17,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from processes import begin_script
 from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error
 from sklearn.model_selection import StratifiedKFold
@@ -105,12 +104,9 @@ def assert_same_folds(one, other):
 
 def begin(argv, fold=None, step=0, environment=None):
     """The recipe in a process of its own."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["forked"])
-    given = {"ARGV": [str(flag) for flag in argv], "FOLD": fold, "STEP": step, "ENVIRONMENT": environment or {}}
-    process = context.Process(target=runpy.run_path, args=(str(INTERRUPTED), given, "interrupted"))
-    process.start()
-    return process
+    return begin_script(
+        INTERRUPTED, ARGV=[str(flag) for flag in argv], FOLD=fold, STEP=step, ENVIRONMENT=environment or {}
+    )
 
 
 def end(process):

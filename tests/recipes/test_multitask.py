@@ -2,11 +2,9 @@
 
 import json
 import math
-import multiprocessing
 import os
 import random
 import re
-import runpy
 import signal
 import subprocess
 import sys
@@ -15,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from processes import begin_script
 from programs import run_program
 from safetensors.torch import load_file
 from scipy.stats import binomtest, pearsonr
@@ -497,11 +496,7 @@ def test_two_processes_make_what_one_makes(data, tiny_bert, tmp_path):
 
 def in_a_process(argv, part=None, moment=0):
     """The exit code of a run, negative for a signal."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["forked"])
-    given = {"ARGV": [str(flag) for flag in argv], "PART": part, "MOMENT": moment}
-    process = context.Process(target=runpy.run_path, args=(str(INTERRUPTED), given, "interrupted"))
-    process.start()
+    process = begin_script(INTERRUPTED, ARGV=[str(flag) for flag in argv], PART=part, MOMENT=moment)
     process.join(240)
     assert process.exitcode is not None
     return process.exitcode

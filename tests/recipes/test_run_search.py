@@ -1,12 +1,11 @@
 """run_search.py from files to the best configuration, which run_classification.py takes."""
 
 import json
-import multiprocessing
-import runpy
 import signal
 from pathlib import Path
 
 import pytest
+from processes import begin_script
 from programs import run_program
 
 from hf_ext import UsageError
@@ -44,12 +43,7 @@ def results_of(flags):
 
 def in_a_process(argv, trial=None, step=0):
     """The recipe in a process that has imported everything already; its exit code."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["forked"])
-    given = {"ARGV": [str(flag) for flag in argv], "TRIAL": trial, "STEP": step}
-    process = context.Process(target=runpy.run_path, args=(str(INTERRUPTED), given, "interrupted"))
-    process.start()
-    return process
+    return begin_script(INTERRUPTED, ARGV=[str(flag) for flag in argv], TRIAL=trial, STEP=step)
 
 
 def ended(process):
