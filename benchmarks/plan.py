@@ -246,6 +246,24 @@ CURRICULUM = (
         after=("curriculum_run",),
     ),
 )
+CLASS_LOSSES = (
+    Measurement(
+        "class_losses_run",
+        "class_losses.py",
+        "run --data_dir {data_dir}",
+        "--sets trec50 --losses plain focal --seeds 1 --num_train_epochs 1",
+        {"outputs/class_losses/results.jsonl": '"arm": "focal"'},
+        sets=("sms_spam", "trec50", "r8"),
+    ),
+    Measurement(
+        "class_losses_tables",
+        "class_losses.py",
+        "tables",
+        "",
+        {PRINTED: r"^\| trec50 \| focal \| 1 \| \d"},
+        after=("class_losses_run",),
+    ),
+)
 DISTILLATION = (
     Measurement(
         "distillation_sentences",
@@ -396,6 +414,7 @@ PLAN: dict[str, tuple[Measurement, ...]] = {
     "Data tools": DATA,
     "Easy Data Augmentation": AUGMENTATION,
     "Curriculum": CURRICULUM,
+    "Class weights, focal loss, label smoothing": CLASS_LOSSES,
     "Distillation": DISTILLATION,
     "Multi-task training": MULTITASK,
     "Results one can trust": TRUST,
