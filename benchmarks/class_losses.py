@@ -1,7 +1,7 @@
 """Class weights, focal loss and label smoothing, each beside the plain loss: a TextCNN on sets of skewed classes.
 
-    python benchmarks/class_losses.py run --data_dir DIR [--sets sms_spam trec50 r8] [--losses plain focal] [--seeds 5] \\
-        [--shard 0/2]
+    python benchmarks/class_losses.py run --data_dir DIR [--sets sms_spam trec50 r8] [--losses plain focal] \\
+        [--seeds 5] [--shard 0/2]
     python benchmarks/class_losses.py tables
 
 --data_dir holds sms_spam/all.json, whose first 30 % train (Almeida 2011), trec50/{train,test}.json and
