@@ -223,6 +223,7 @@ def test_flags_are_not_abbreviated(parse):
     [
         ("evaluation_strategy", "eval_strategy"),
         ("warmup_ratio", "warmup_steps with a value below 1"),
+        ("batch_sizes", 'search_space={"batch_sizes": [...]}, or the same under "search" (run_search.py)'),
         ("no_cuda", "use_cpu"),
         ("per_gpu_train_batch_size", "per_device_train_batch_size"),
         ("use_auth_token", "token"),

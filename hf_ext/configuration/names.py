@@ -58,5 +58,8 @@ REPLACED = {
     "push_to_hub_model_id": "hub_model_id",
     "push_to_hub_organization": "hub_model_id=<organization>/<name>",
     "push_to_hub_token": "hub_token",
+    "learning_rates": 'search_space={"learning_rates": [...]}, or the same under "search" (run_search.py)',
+    "batch_sizes": 'search_space={"batch_sizes": [...]}, or the same under "search" (run_search.py)',
+    "dropout_rates": 'search_space={"dropout_rates": [...]}, or the same under "search" (run_search.py)',
     "loss_weights": "weight, beside each task's files in tasks (run_multitask.py)",
 }
