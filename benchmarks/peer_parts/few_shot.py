@@ -123,9 +123,9 @@ def tables(args) -> None:
     print("| set | a class | draws | SVM | SetFit | its own table | hf_ext | hf_ext - SetFit | s, SetFit | s, hf_ext |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     for name in SETS:
-        own = [row for row in rows if row["settings"]["set"] == name]
-        for size in sorted({row["settings"]["examples"] for row in own}):
-            print(f"| {shown_set(own[0]['settings'])} | {size} | {' | '.join(cells(own, name, size))} |")
+        settings = {row["settings"]["examples"]: row["settings"] for row in rows if row["settings"]["set"] == name}
+        for size in sorted(settings):
+            print(f"| {shown_set(settings[size])} | {size} | {' | '.join(cells(rows, name, size))} |")
 
 
 def cells(rows: list[dict], name: str, size: int) -> list[str]:
