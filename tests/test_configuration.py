@@ -363,6 +363,8 @@ def test_dictionaries_and_lists_of_the_training_arguments(parse, write):
     assert parse(write("a.json", nested)).lr_scheduler_kwargs == {"num_cycles": 2}
     assert parse("--lr_scheduler_kwargs", '{"num_cycles": 2}').lr_scheduler_kwargs == {"num_cycles": 2}
     assert parse("--filter_sizes", "2", "3").filter_sizes == [2, 3]
+    assert parse("--filter_sizes", "2,3", "4").filter_sizes == [2, 3, 4]
+    assert "filter_sizes is ['2,,3']; it must be a whole number" in error_of(parse, "--filter_sizes", "2,,3")
     assert parse("--text_column_names", "a,b").text_column_names == "a,b"
     assert parse(write("a.json", {"text_column_names": ["a", "b"]})).text_column_names == ["a", "b"]
 

@@ -53,7 +53,7 @@ def convert(value: Any, hint: Any) -> Any:
     if isinstance(hint, type) and issubclass(hint, Enum):
         return _choice(value, [member.value for member in hint])
     if typing.get_origin(hint) is list or hint is list:
-        return [convert(item, options[0] if options else str) for item in _expect(value, list, "a list")]
+        return [convert(item, options[0] if options else str) for item in _items(value, options)]
     if typing.get_origin(hint) is dict or hint is dict:
         if isinstance(value, str):
             try:
@@ -77,6 +77,14 @@ def _first_fitting(value: Any, options: list) -> Any:
         except (ValueError, TypeError) as error:
             messages.append(str(error))
     raise ValueError(" or ".join(dict.fromkeys(messages)))
+
+
+def _items(value: Any, options: list) -> list:
+    items = _expect(value, list, "a list")
+    if options[:1] not in ([int], [float]):
+        return items
+    # `--filter_sizes 1,2`: no number holds a comma, while names and paths may.
+    return [part for item in items for part in (item.split(",") if isinstance(item, str) else [item])]
 
 
 def _choice(value: Any, choices: list) -> Any:
