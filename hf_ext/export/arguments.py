@@ -154,8 +154,8 @@ def _check_names(field_name: str, given: Sequence[str], valid: Sequence[str]) ->
     for place, name in enumerate(given):
         if name not in valid:
             raise ConfigurationError(
-                f"{field_name} names {name!r}, which does not exist.{nearest(name, valid)} Valid: {', '.join(valid)}; on the "
-                "command line with a space between them."
+                f"{field_name} names {name!r}, which does not exist.{nearest(name, valid)} Valid: {', '.join(valid)}; "
+                "on the command line with a space between them."
             )
         if name in given[:place]:
             raise ConfigurationError(f"{field_name} names {name!r} twice.")
