@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from processes import process_context
+from starting import process_context
 from transformers import (
     BertConfig,
     BertForSequenceClassification,

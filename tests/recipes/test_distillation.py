@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from processes import begin_script
 from programs import run_program
 from safetensors.torch import load_file, save_file
+from starting import begin_script
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from hf_ext import ConfigurationError, DataError, UsageError, build_word_tokenizer

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from processes import begin_script
 from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error
 from sklearn.model_selection import StratifiedKFold
+from starting import begin_script
 
 from hf_ext import (
     KFOLD_SETTINGS,

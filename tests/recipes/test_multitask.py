@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from processes import begin_script
 from programs import run_program
 from safetensors.torch import load_file
 from scipy.stats import binomtest, pearsonr
 from sklearn.metrics import accuracy_score, f1_score
+from starting import begin_script
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from hf_ext import MULTITASK_SETTINGS, MultiTaskModel, TaskBatchSampler, UsageError, parse_arguments

@@ -5,8 +5,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from processes import begin_script
 from programs import run_program
+from starting import begin_script
 
 from hf_ext import UsageError
 
