@@ -237,7 +237,7 @@ def _enter(case: Case, rank: int, world_size: int, port: int, results: str) -> N
 
 def launch(case: Case, world_size: int = 1) -> list[dict]:
     """Run a case in `world_size` processes; a list of their reports, or of `None` for those that were killed."""
-    if world_size > 1:
+    if ON_GPU and world_size > 1:
         case = case.but(use_cpu=True)
     context = process_context("runs")
     results = Path(case.output_dir) / "reports"
