@@ -90,22 +90,31 @@ def clip_mixed_grad_norm_(parameters, max_norm: float) -> torch.Tensor:
     Returns:
         `torch.Tensor`: The norm before clipping.
     """
-    values = []
-    for parameter in parameters:
-        if parameter.grad is None:
-            continue
-        if parameter.grad.is_sparse:
-            # Repeated rows have to be added up before they are squared.
-            parameter.grad = parameter.grad.coalesce()
-            values.append(parameter.grad.values())
-        else:
-            values.append(parameter.grad)
+    parameters = [parameter for parameter in parameters if parameter.grad is not None]
+    # Repeated rows have to be added up before they are squared.
+    coalesce_grads_(parameters)
+    grads = [parameter.grad for parameter in parameters]
+    values = [grad.values() if grad.is_sparse else grad for grad in grads]
     total_norm = nn.utils.get_total_norm(values)
     # Not through `clip_grads_with_norm_`, which takes parameters; the same formula and epsilon. A norm within the bound
     # costs no pass over the gradients.
     if total_norm > max_norm:
         torch._foreach_mul_(values, max_norm / (total_norm + 1e-6))
     return total_norm
+
+
+def coalesce_grads_(parameters) -> None:
+    """
+    Add up the repeated rows of sparse gradients. Otherwise each micro-batch of a step lengthens them by a row for every
+    token that it holds, where there are no more different rows than the vocabulary has words.
+
+    Args:
+        parameters (`Iterable[torch.nn.Parameter]`): Parameters; those without a gradient or with a dense one stay as
+            they are.
+    """
+    for parameter in parameters:
+        if parameter.grad is not None and parameter.grad.is_sparse:
+            parameter.grad = parameter.grad.coalesce()
 
 
 def large_embeddings(model: nn.Module) -> list[nn.Embedding]:

@@ -1,11 +1,12 @@
 from copy import deepcopy
 
 import pytest
+import runs
 import torch
 from torch import nn
 
 from hf_ext import SparseAdamW
-from hf_ext.optimizers import MIN_ROWS, clip_mixed_grad_norm_, large_embeddings
+from hf_ext.optimizers import MIN_ROWS, clip_mixed_grad_norm_, coalesce_grads_, large_embeddings
 
 ROWS, WIDTH = 12, 4
 
@@ -121,6 +122,19 @@ def test_clipping_equals_that_of_dense_gradients(max_norm):
         torch.testing.assert_close(dense, sparse)
 
 
+def test_rows_of_several_backward_passes_are_added_up():
+    embeddings = [
+        nn.Embedding.from_pretrained(torch.ones(ROWS, WIDTH), freeze=False, sparse=kind) for kind in (False, True)
+    ]
+    for ids in ([3, 3, 1], [1, 5], [3, 5]):
+        for embedding in embeddings:
+            (embedding(torch.tensor(ids)) * torch.arange(1.0, WIDTH + 1)).sum().backward()
+    dense, sparse = (embedding.weight for embedding in embeddings)
+    coalesce_grads_([dense, sparse, nn.Parameter(torch.ones(1))])
+    assert sparse.grad._nnz() == 3
+    torch.testing.assert_close(sparse.grad.to_dense(), dense.grad)
+
+
 def test_which_embeddings_are_worth_it():
     model = nn.ModuleDict(
         {
@@ -134,3 +148,19 @@ def test_which_embeddings_are_worth_it():
     model["frozen"].weight.requires_grad_(False)
     model["head"].weight = model["tied"].weight
     assert large_embeddings(model) == [model["large"]]
+
+
+def test_the_rows_of_a_gradient_do_not_grow_with_the_micro_batches(tmp_path):
+    case = runs.Case(str(tmp_path), model="textcnn", rows=64, batch_size=8, accumulation=4)
+    trainer, lengths = runs.make_trainer(case), []
+    step = trainer.training_step
+
+    def watched_step(*args, **kwargs):
+        loss = step(*args, **kwargs)
+        grad = trainer.model.encoder.embeddings.word_embeddings.weight.grad
+        lengths.append((grad._nnz(), len(grad.coalesce().indices()[0])))
+        return loss
+
+    trainer.training_step = watched_step
+    trainer.train()
+    assert len(lengths) == 16 and all(rows == distinct for rows, distinct in lengths)

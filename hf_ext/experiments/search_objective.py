@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import DatasetDict
 from transformers import PrinterCallback, TrainerCallback
 from transformers.trainer_utils import SaveStrategy
@@ -23,8 +22,8 @@ from hf_ext.experiments.one_of_many import one_tracked_run
 from hf_ext.experiments.restoring import undisturbed
 from hf_ext.results import TIMINGS
 from hf_ext.run_record import plain_arguments
+from hf_ext.trainers.batch_parts import is_out_of_memory
 
-OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
 # From settings, rows, a folder and further callbacks to the metrics on `data.splits["validation"]`.
 TrainOnce = Callable[[dict[str, Any], TextData, Path, Sequence[TrainerCallback]], dict[str, float]]
 
@@ -231,9 +230,7 @@ def failure_reason(error: BaseException) -> str | None:
     """
     text = str(error).strip()
     first = text.splitlines()[0] if text else type(error).__name__
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return f"out of memory: {first}"
-    if isinstance(error, RuntimeError) and any(words in text.lower() for words in OUT_OF_MEMORY):
+    if is_out_of_memory(error):
         return f"out of memory: {first}"
     if isinstance(error, UsageError):
         return text

@@ -14,6 +14,7 @@ from hf_ext.hub.push import check_strategy
 from hf_ext.inspection import parameter_counts
 from hf_ext.lost_process import LostProcessError, is_lost_process, lost_process
 from hf_ext.models.adapter_files import adapter_saved
+from hf_ext.optimizers import coalesce_grads_
 from hf_ext.pickles import refused_pickles
 from hf_ext.precision import check_precision
 from hf_ext.tracker_guard import guard_trackers
@@ -90,14 +91,17 @@ class SafeTrainer(ResumableTrainer):
 
     def _step_in_parts(self, model, inputs, num_items_in_batch):
         if self.batch_parts.count == 1:
-            return super().training_step(model, inputs, num_items_in_batch)
+            return self._step_of_part(model, inputs, num_items_in_batch)
         count = min(self.batch_parts.count, batch_rows(inputs))
         # Each is weighed by its share of the step's targets, as micro-batches are.
-        losses = [
-            super(SafeTrainer, self).training_step(model, part, num_items_in_batch)
-            for part in batch_parts(inputs, count)
-        ]
+        losses = [self._step_of_part(model, part, num_items_in_batch) for part in batch_parts(inputs, count)]
         return torch.stack(losses).sum()
+
+    def _step_of_part(self, model, inputs, num_items_in_batch):
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        # Here, where memory may run out without harm, and before the next part is added.
+        coalesce_grads_(model.parameters())
+        return loss
 
     def forget_step(self) -> None:
         """Forget what the micro-batches of the present step have added to sums of yours: they are computed again."""
