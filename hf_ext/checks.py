@@ -14,6 +14,7 @@ from hf_ext.compilation import check_compilation
 from hf_ext.data.loading import TextData
 from hf_ext.errors import ConfigurationError, nearest
 from hf_ext.evaluation.compute_metrics import possible_metric_names
+from hf_ext.launching import check_joined
 from hf_ext.lr_schedules import OWN_SCHEDULES
 from hf_ext.run_lock import LOCK
 
@@ -60,12 +61,13 @@ def learning_settings(training_args: TrainingArguments) -> dict[str, Any]:
 
 def check_training_arguments(training_args: TrainingArguments) -> None:
     """
-    See that the optimizer, the schedule and the trackers can be made with what they are given, and that what is to be
-    compiled can be.
+    See that the optimizer, the schedule and the trackers can be made with what they are given, that what is to be
+    compiled can be, and that several processes that were asked for belong together.
 
     Raises:
         ConfigurationError: With what they say.
     """
+    check_joined()
     try:
         optimizer_cls, kwargs = Trainer.get_optimizer_cls_and_kwargs(training_args)
         if isinstance(optimizer_cls, type) and issubclass(optimizer_cls, torch.optim.Optimizer):

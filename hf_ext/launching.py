@@ -8,6 +8,27 @@ from accelerate.utils import gather_object
 
 from hf_ext.errors import ConfigurationError, DataError
 
+# Of which a launcher that joins its processes sets one: torch's, or one of MPI's.
+JOINED = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+
+
+def check_joined() -> None:
+    """
+    See that a launch of several processes has not started this one by itself. accelerate 1.15 does so on a CPU, on one
+    machine or on each of several, unless its configuration says `distributed_type: MULTI_GPU` beside `use_cpu: true`.
+
+    Raises:
+        ConfigurationError: If it did: the run would be one of a single process, or one on each machine.
+    """
+    alone = not any(name in os.environ for name in JOINED)
+    # Its launcher of one process names the address only if it was asked for more.
+    if alone and "ACCELERATE_USE_CPU" in os.environ and "MASTER_ADDR" in os.environ:
+        raise ConfigurationError(
+            "accelerate launch was asked for several processes or machines, and has started this one by itself, as it "
+            "does on a CPU. Pass --config_file configs/accelerate/cpu_2proc.yaml, whose first lines say how, also for "
+            "two machines. If one process is meant, pass --num_processes 1 --num_machines 1 and unset MASTER_ADDR."
+        )
+
 
 def require_alone(work: str) -> None:
     """

@@ -24,6 +24,7 @@ from hf_ext import (
     Supplements,
     build_compute_metrics,
     calibration_notes,
+    check_joined,
     check_output_dir,
     check_saved_threshold,
     clear_output_dir,
@@ -59,6 +60,7 @@ def main(argv: list[str]) -> None:
     settings = parse_settings(SETTINGS, argv, __doc__, complete_evaluation_values, ("--args", "--data_config"))
     model_args, data_args, training_args, run_args = (settings[name] for name in ("model", "data", "training", "run"))
     record = RunRecord(argv, settings)
+    check_joined()
     output_dir = check_output_dir(training_args.output_dir, run_args.overwrite, model=model_args.model_name_or_path)
     task = task_of_config(load_config(model_args))
     saved_args = settings["calibration"]

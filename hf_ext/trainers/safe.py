@@ -12,6 +12,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from hf_ext.checkpoints import newest_whole_checkpoint
 from hf_ext.hub.push import check_strategy
 from hf_ext.inspection import parameter_counts
+from hf_ext.launching import check_joined
 from hf_ext.lost_process import LostProcessError, is_lost_process, lost_process
 from hf_ext.models.adapter_files import adapter_saved
 from hf_ext.optimizers import coalesce_grads_
@@ -50,6 +51,7 @@ class SafeTrainer(ResumableTrainer):
         self._rolled_back_to: str | None = None
         given = kwargs.get("args", args[1] if len(args) > 1 else None)
         if given is not None:
+            check_joined()
             # The library makes the repository at once.
             check_strategy(given)
             check_precision(given)
