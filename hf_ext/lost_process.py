@@ -1,6 +1,8 @@
 """When another process of a run on several dies: what the others say, and how the run goes on."""
 
 import os
+from collections.abc import Mapping
+from pathlib import Path
 
 # What gloo, NCCL and the store that joins the processes say when there is nobody at the other end any more.
 SIGNS = (
@@ -38,14 +40,17 @@ def is_lost_process(error: BaseException) -> bool:
     )
 
 
-def lost_process(error: BaseException, where: str = "", checkpoint: str | None = None) -> LostProcessError:
+def lost_process(
+    error: BaseException, where: str = "", checkpoint: Path | None = None, left_out: Mapping[Path, str] | None = None
+) -> LostProcessError:
     """
     What to raise in place of the error of a collective operation.
 
     Args:
         error (`BaseException`): For which [`is_lost_process`] holds.
         where (`str`, *optional*): Where in the training it happened, such as `"in step 12"`.
-        checkpoint (`str`, *optional*): What the training can go on from.
+        checkpoint (`Path`, *optional*): What the training can go on from.
+        left_out (`Mapping[Path, str]`, *optional*): Later checkpoints that it cannot go on from -> why.
 
     Returns:
         [`LostProcessError`]
@@ -56,6 +61,12 @@ def lost_process(error: BaseException, where: str = "", checkpoint: str | None =
     how = "If it has saved a checkpoint, the same command with --resume_from_checkpoint true goes on from it."
     if checkpoint is not None:
         how = f"Go on from {checkpoint} with the same command and --resume_from_checkpoint true."
+    elif left_out:
+        path, reason = next(iter(left_out.items()))
+        how = (
+            f"{path} is not whole on this machine: {reason}. If another machine has it, copy it here, and go on with "
+            "--resume_from_checkpoint true; else begin again."
+        )
     elif where:
         how = "Nothing was saved to go on from: begin again."
     return LostProcessError(

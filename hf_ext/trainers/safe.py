@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from accelerate.utils.memory import clear_device_cache
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -136,8 +136,9 @@ class SafeTrainer(ResumableTrainer):
             except RuntimeError as error:
                 if not is_lost_process(error) or isinstance(error, LostProcessError):
                     raise
-                checkpoint, _ = newest_whole_checkpoint(Path(self.args.output_dir))
-                raise lost_process(error, f"in step {self.state.global_step + 1}", checkpoint) from error
+                step, last = self.state.global_step, self.state.max_steps
+                where = f"in step {step + 1}" if step < last else f"after the last step, {last}"
+                raise lost_process(error, where, *newest_whole_checkpoint(Path(self.args.output_dir))) from error
             finally:
                 for tracker in self.trackers:
                     tracker.finish()
@@ -158,6 +159,13 @@ class SafeTrainer(ResumableTrainer):
             f"back to{tried} (save_strategy={self.args.save_strategy.value}). Save more often (save_steps), keep more "
             "of them (save_total_limit), or lower the learning rate."
         )
+
+    def _finalize_training(self, *args, **kwargs):
+        if self.args.load_best_model_at_end and self.args.world_size > 1:
+            # A machine with a disk of its own knows of none, and would not take part in what follows.
+            best = broadcast_object_list([self.state.best_model_checkpoint])[0]
+            self.state.best_model_checkpoint = self.state.best_model_checkpoint or best
+        return super()._finalize_training(*args, **kwargs)
 
     def _load_best_model(self):
         super()._load_best_model()

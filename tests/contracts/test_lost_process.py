@@ -88,3 +88,10 @@ def test_other_processes_say_who_they_are(monkeypatch, capsys):
     with pytest.raises(SystemExit), readable_errors("run.py"):
         raise DataError("row 7 is bad")
     assert capsys.readouterr().err == "run.py (process 1): error: row 7 is bad\n"
+
+
+def test_a_checkpoint_that_is_whole_elsewhere_is_named(tmp_path):
+    missing = {tmp_path / "checkpoint-8": "the random states of 1 of 2 processes are missing"}
+    said = str(lost_process(RuntimeError("Connection closed by peer"), "after the last step, 8", None, missing))
+    assert f"{tmp_path}/checkpoint-8 is not whole on this machine: the random states of 1 of 2 processes" in said
+    assert "after the last step, 8: it has ended" in said and "begin again" in said

@@ -134,6 +134,14 @@ def test_the_best_model_is_that_of_all(case):
     assert digests[0] == digests[1] != weights_digest(reports[0])
 
 
+@pytest.mark.parametrize("steps", [2, 6])
+def test_the_best_model_of_a_single_checkpoint_too(case, steps):
+    # On the second machine there is nothing of it when the Trainer looks for its weights.
+    best = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": steps, "max_steps": steps}
+    machines = case.but(trainer=make_trainer_of_a_machine, batch_size=8, save_steps=steps, arguments=best)
+    assert_same_weights(*launch(machines, world_size=2))
+
+
 def weights_digest(report):
     digest = hashlib.sha256()
     for value in report["weights"].values():
