@@ -1,6 +1,5 @@
 """A word-level tokenizer built from the training texts, and word vectors for its vocabulary."""
 
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 PAD_TOKEN, UNKNOWN_TOKEN, SEPARATOR_TOKEN = "<pad>", "<unk>", "<sep>"
@@ -46,15 +45,13 @@ def build_word_tokenizer(
     tokenizer.normalizer = normalizers.Sequence(steps)
     tokenizer.pre_tokenizer = pre_tokenizers.Split(WORDS, behavior="removed", invert=True)
 
-    counts = Counter()
-    for text in texts:
-        words = tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))
-        counts.update(word for word, _ in words)
-    commonest = sorted(
-        (word for word, count in counts.items() if count >= min_frequency), key=lambda word: (-counts[word], word)
+    trainer = trainers.WordLevelTrainer(
+        vocab_size=max_vocab_size,
+        min_frequency=min_frequency,
+        special_tokens=[PAD_TOKEN, UNKNOWN_TOKEN, SEPARATOR_TOKEN],
+        show_progress=False,
     )
-    vocabulary = [PAD_TOKEN, UNKNOWN_TOKEN, SEPARATOR_TOKEN, *commonest][:max_vocab_size]
-    tokenizer.model = models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token=UNKNOWN_TOKEN)
+    tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="$A", pair=f"$A {SEPARATOR_TOKEN} $B", special_tokens=[(SEPARATOR_TOKEN, 2)]
     )
