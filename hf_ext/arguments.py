@@ -260,6 +260,9 @@ class RecipeTrainingArguments(ExtendedTrainingArguments):
                 raise ConfigurationError(f"{name} is 0; it must be above 0, or left out.")
         if not 0 <= self.label_smoothing_factor < 1:
             raise ConfigurationError(f"label_smoothing_factor is {self.label_smoothing_factor}; it must be in [0, 1).")
+        if isinstance(self.report_to, str):
+            # A flag of the library's takes one.
+            self.report_to = self.report_to.split(",")
         super().__post_init__()
 
     def precision_notes(self, requested: str) -> list[str]:
@@ -284,7 +287,9 @@ class RunArguments:
     )
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = field(
         default="auto",
-        metadata={"help": "auto: bf16 on a GPU that has it and on a CPU with avx512_bf16 or amx, else float32."},
+        metadata={
+            "help": "auto: bf16 on a GPU that has it and on a CPU with avx512_bf16, amx or arm_bf16, else float32."
+        },
     )
     allow_changed_unfreezing: bool = field(
         default=False, metadata={"help": "Resume although the unfreezing schedule is another than the checkpoint's."}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset, DatasetDict
 from transformers import (
     DataCollatorWithPadding,
@@ -219,7 +220,9 @@ def find_learning_rate(
         NoUsableSlopeError: If the loss falls at no rate of the range even so.
     """
     if checkpoint is not None:
-        trainer.args.learning_rate = found_learning_rate(checkpoint)
+        # On a machine with a disk of its own there is no record beside the checkpoint.
+        found = found_learning_rate(checkpoint) if PartialState().is_main_process else None
+        trainer.args.learning_rate = broadcast_object_list([found])[0]
         return None, f"The learning rate {trainer.args.learning_rate:.3g} was found when the run began."
     scales = trainer.learning_rate_scales()
     finder = LRFinder.from_trainer(trainer)

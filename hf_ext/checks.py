@@ -14,7 +14,7 @@ from hf_ext.compilation import check_compilation
 from hf_ext.data.loading import TextData
 from hf_ext.errors import ConfigurationError, nearest
 from hf_ext.evaluation.compute_metrics import possible_metric_names
-from hf_ext.launching import check_joined
+from hf_ext.launching import check_joined, check_same_checkpoint
 from hf_ext.lr_schedules import OWN_SCHEDULES
 from hf_ext.run_lock import LOCK
 
@@ -224,8 +224,8 @@ def resume_point(training_args: TrainingArguments) -> tuple[bool, str | None]:
         `tuple[bool, str | None]`
 
     Raises:
-        ConfigurationError: If there is nothing to continue, the checkpoint is not whole, or it was saved by another
-            number of processes.
+        ConfigurationError: If there is nothing to continue, the checkpoint is not whole, it was saved by another
+            number of processes, or the processes have found different ones.
     """
     asked, output_dir = training_args.resume_from_checkpoint, Path(training_args.output_dir)
     if asked is None or str(asked).lower() == "false":
@@ -234,6 +234,7 @@ def resume_point(training_args: TrainingArguments) -> tuple[bool, str | None]:
         check_resumable(Path(asked), training_args.world_size)
         return True, asked
     checkpoint, left_out = newest_whole_checkpoint(output_dir)
+    check_same_checkpoint(checkpoint)
     for path, reason in left_out.items():
         logger.warning("%s is left out: %s.", path, reason)
     if checkpoint is not None:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from hf_ext.errors import ConfigurationError, DataError
+from hf_ext.problem_types import UNLABELLED
 
 BALANCED = "balanced"
-UNLABELLED = -100
 
 
 def check_class_weights(wanted: Any, label_names: Sequence[str]) -> None:

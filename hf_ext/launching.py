@@ -70,6 +70,27 @@ def check_same_data(fingerprint: dict[str, str]) -> None:
             )
 
 
+def check_same_checkpoint(checkpoint: Path | str | None) -> None:
+    """
+    See that all processes of a run go on from the same checkpoint; machines may have disks of their own.
+
+    Args:
+        checkpoint (`Path` or `str`, *optional*): Where this process goes on, if it has found one.
+
+    Raises:
+        ConfigurationError: On all processes, with what each has found.
+    """
+    if PartialState().num_processes == 1:
+        return
+    names = gather_object(["none" if checkpoint is None else Path(checkpoint).name])
+    if len(set(names)) > 1:
+        found = ", ".join(f"process {rank} {name}" for rank, name in enumerate(names))
+        raise ConfigurationError(
+            f"The processes would go on from different checkpoints: {found}. Each machine needs all files of one, "
+            "also those that the others wrote (rng_state_<process>.pth): copy them together."
+        )
+
+
 def check_shared(folder: Path) -> None:
     """
     See that all processes find what the first one has written. All of them have to call this, when it has.

@@ -4,12 +4,10 @@ import torch
 import torch.nn.functional as F
 
 from hf_ext.errors import ConfigurationError, DataError
+from hf_ext.problem_types import MULTI_LABEL, REGRESSION, SINGLE_LABEL, UNLABELLED
 
 SOFT_LOSSES = ("kl", "mse")
 HIDDEN_LOSSES = ("mse", "relations")
-SINGLE_LABEL, MULTI_LABEL, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
-# Of an integer label that is none, as in torch.
-UNLABELLED = -100
 
 
 def soft_target_loss(
@@ -144,9 +142,11 @@ def labelled_rows(labels: torch.Tensor) -> torch.Tensor:
     Returns:
         `torch.Tensor` of shape `(rows,)`, bool.
     """
+    # Of no rows -1 would not say how many columns there are.
+    by_row = labels.reshape(len(labels), labels[:1].numel() or 1)
     if labels.is_floating_point():
-        return ~labels.reshape(len(labels), -1).isnan().any(dim=1)
-    return labels.ne(UNLABELLED).reshape(len(labels), -1).all(dim=1)
+        return ~by_row.isnan().any(dim=1)
+    return by_row.ne(UNLABELLED).all(dim=1)
 
 
 def mixed_loss(soft: torch.Tensor, hard: torch.Tensor, labelled: torch.Tensor, alpha: float) -> torch.Tensor:

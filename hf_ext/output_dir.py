@@ -29,6 +29,8 @@ RUN_FILES = (
     "export.json", "onnx", "onnx_int8", "torch_export",
     "fold_runs", "kfold_results.json", "kfold.png", "predictions_out_of_fold.jsonl",
 )  # fmt: skip
+# The batch of a step that was not finite.
+NONFINITE = "nonfinite_step_*.json"
 # Folders of models that belong to a run.
 PARTS = ("teacher", "control")
 # Folders that hold one such folder a task.
@@ -157,6 +159,6 @@ def _held_run(path: Path) -> list[Path]:
     if not path.is_dir():
         return []
     checkpoints = [item for item in path.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", item.name)]
-    files = [path / name for name in RUN_FILES if (path / name).exists()]
+    files = [path / name for name in RUN_FILES if (path / name).exists()] + sorted(path.glob(NONFINITE))
     # A log or a README alone is no run: an attempt that failed early, or a note of the user's.
     return files + sorted(checkpoints) if checkpoints or {item.name for item in files} - SIDE_FILES else []

@@ -127,16 +127,16 @@ def curriculum_callbacks(
         check_epochs(len(rows), training_args)
     if not curriculum.needs_scores:
         return curriculum.callbacks(), None
-    labels, seed = rows["labels"][:], training_args.seed
+    labels, seed, fingerprint = rows["labels"][:], training_args.seed, scores_fingerprint(arguments)
     with tempfile.TemporaryDirectory() as folder:
         quiet = quiet_arguments(training_args, folder)
         if curriculum.curriculum == "cartography":
             found = cartography_scores(
-                lambda part: make_trainer(part, quiet), rows, labels, seed=seed, fingerprint=_fingerprint(arguments)
+                lambda part: make_trainer(part, quiet), rows, labels, seed=seed, fingerprint=fingerprint
             )
             return curriculum.callbacks(found.difficulty), found
         scores = cross_review_scores(
-            lambda part: make_trainer(part, quiet), rows, labels, seed=seed, fingerprint=_fingerprint(arguments)
+            lambda part: make_trainer(part, quiet), rows, labels, seed=seed, fingerprint=fingerprint
         )
     return curriculum.callbacks(scores), None
 
@@ -157,9 +157,19 @@ def quiet_arguments(training_args: RecipeTrainingArguments, output_dir: str) -> 
     return quiet
 
 
-def _fingerprint(arguments: dict) -> str:
-    """Of the settings that a training run's result depends on."""
-    parts = {section: arguments[section] for section in ("model", "textcnn", "training", "loss", "learning_rates")}
+def scores_fingerprint(arguments: dict) -> str:
+    """
+    Of the settings that scores of training runs depend on, besides the rows.
+
+    Args:
+        arguments (`dict`): The resolved arguments by section.
+    """
+    sections = ("model", "textcnn", "training", "loss", "learning_rates", "peft")
+    parts = {section: arguments[section] for section in sections}
     elsewhere = {"output_dir", "run_name", "resume_from_checkpoint", "report_to", "disable_tqdm", "logging_steps"}
     parts["training"] = {name: value for name, value in parts["training"].items() if name not in elsewhere}
+    if arguments["model"]["model_name_or_path"] is not None:
+        # A model that was trained again has the same name.
+        files = sorted(Path(arguments["model"]["model_name_or_path"]).glob("*.safetensors"))
+        parts["weights"] = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

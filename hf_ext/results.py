@@ -13,7 +13,6 @@ from datasets import Dataset
 from transformers import Trainer
 from transformers.trainer_utils import PredictionOutput
 
-from hf_ext.data.labels import SINGLE_LABEL
 from hf_ext.data.loading import TextData
 from hf_ext.data.preflight.report import PreflightReport
 from hf_ext.errors import UsageError
@@ -27,6 +26,7 @@ from hf_ext.evaluation.report import Supplements, write_report
 from hf_ext.evaluation.significance import metric_intervals
 from hf_ext.evaluation.tables import results_table
 from hf_ext.files import write_json
+from hf_ext.problem_types import SINGLE_LABEL
 from hf_ext.run_record import RunRecord
 
 # What the results files call a split's metrics, as in the library's own examples.

@@ -128,7 +128,7 @@ def with_wandb(values: dict[str, Any]) -> dict[str, Any]:
     if not wandb_is_asked_for(values) or find_spec("wandb") is None:
         return values
     given = values.get("report_to") or []
-    named = [given] if isinstance(given, str) else list(given)
+    named = given.split(",") if isinstance(given, str) else list(given)
     if {"none", "wandb", "all"} & set(named):
         return values
     return {**values, "report_to": [*named, "wandb"]}

@@ -26,6 +26,7 @@ from hf_ext import (
     calibration_notes,
     check_joined,
     check_output_dir,
+    check_same_data,
     check_saved_threshold,
     clear_output_dir,
     complete_evaluation_values,
@@ -68,6 +69,9 @@ def main(argv: list[str]) -> None:
     calibration = find_calibration(model_args, task) if saved_args.calibration == "auto" else None
     check_saved_threshold(saved_args, calibration)
     outside = load_out_of_scope(saved_args, given, data_args)
+    fingerprints = {f"out_of_scope_{split}": digest for split, digest in outside.fingerprint().items()}
+    record.add(data=given.fingerprint() | fingerprints)
+    check_same_data(record.facts["data"])
     compute_metrics = build_compute_metrics(task.problem_type, data_args.metric_name, calibration)
     notes = given.notes + outside.notes + training_args.precision_notes(run_args.mixed_precision)
     notes += calibration_notes(calibration, model_args.model_name_or_path)
@@ -102,8 +106,7 @@ def main(argv: list[str]) -> None:
     )
     told_on = (outside.texts("test"), strangers["test"]) if strangers else None
     predictions, metrics = predict_splits(trainer, given, encoded, calibration, told_on)
-    fingerprints = {f"out_of_scope_{split}": digest for split, digest in outside.fingerprint().items()}
-    record.add(data=given.fingerprint() | fingerprints, notes=notes)
+    record.add(notes=notes)
     if trainer.is_world_process_zero():
         title = f"Evaluation of {model_args.name or model_args.model_name_or_path}"
         shown = Supplements(calibration=None if calibration is None else with_scores(calibration, metrics))

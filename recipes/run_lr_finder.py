@@ -19,6 +19,7 @@ from hf_ext import (
     build_model,
     build_trainer,
     check_output_dir,
+    check_same_data,
     check_training_arguments,
     clear_output_dir,
     complete_range_test_values,
@@ -41,6 +42,7 @@ def main(argv: list[str]) -> None:
     if model_args.model_name_or_path is not None:
         load_config(model_args)
     given = load_text_data(data_args, model_args, ("train",))
+    check_same_data(given.fingerprint())
     settings["loss"].check(given.task.problem_type, given.task.label_names, training_args.label_smoothing_factor)
     if run_args.dry_run and PartialState().is_main_process:
         print(f"{len(given.splits['train']):,} training rows, {finder_args}\nDry run: nothing was trained or written.")

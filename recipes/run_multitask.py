@@ -22,6 +22,7 @@ from hf_ext import (
     build_task_models,
     check_same_data,
     check_same_run,
+    check_shared,
     check_task_folders,
     check_tasks,
     check_training_arguments,
@@ -86,6 +87,9 @@ def main(argv: list[str]) -> None:
         record.write(output_dir)
         write_preflight(output_dir, findings)
         print_notes(notes)
+    if resume or settings["multitask"].single_task_baselines:
+        # They are read back.
+        check_shared(output_dir)
     trainer = build_multitask_trainer(settings, models, tasks)
     train_tasks(trainer, output_dir, checkpoint, resume)
     together = export_tasks(settings, tasks, trainer, output_dir)

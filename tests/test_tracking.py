@@ -12,6 +12,7 @@ from transformers.integrations import INTEGRATION_TO_CALLBACK
 from hf_ext import (
     ConfigurationError,
     ExtendedTrainer,
+    RecipeTrainingArguments,
     TextCNNConfig,
     TextCNNForSequenceClassification,
     TrackingArguments,
@@ -50,6 +51,7 @@ def arguments(tmp_path):
         ({**GUIDE, "report_to": "none"}, "none"),
         ({**GUIDE, "report_to": ["tensorboard"]}, ["tensorboard", "wandb"]),
         ({**GUIDE, "report_to": "wandb"}, "wandb"),
+        ({**GUIDE, "report_to": "tensorboard,trackio"}, ["tensorboard", "trackio", "wandb"]),
         ({**GUIDE, "wandb_mode": "disabled"}, None),
         ({"wandb_project": None, "run_name": "r"}, None),
     ],
@@ -57,6 +59,11 @@ def arguments(tmp_path):
 def test_the_section_is_enough(given, report_to):
     assert with_wandb(dict(given)).get("report_to") == report_to
     assert complete_training_values(dict(given)).get("report_to") == report_to
+
+
+def test_one_flag_names_several_trackers(tmp_path):
+    named = RecipeTrainingArguments(str(tmp_path / "out"), report_to="tensorboard,trackio", use_cpu=True)
+    assert named.report_to == ["tensorboard", "trackio"]
 
 
 def test_settings_reach_the_client(arguments):

@@ -1,5 +1,8 @@
 """The base of every technique that must also shape the optimizer, the sampler or the logs."""
 
+import math
+from typing import Any
+
 from torch.utils.data import Sampler
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
@@ -78,6 +81,24 @@ class ExtensionCallback(TrainerCallback):
                 f"{type(self).__name__} answers {', '.join(answered)}, which a plain transformers.Trainer never asks, "
                 "so it would do nothing. Use hf_ext.ExtendedTrainer (or a subclass of it) in place of Trainer."
             )
+
+
+def steps_per_epoch(train_dataloader: Any, args: TrainingArguments) -> int | None:
+    """
+    The optimizer steps of an epoch.
+
+    Args:
+        train_dataloader (`Any`): As the Trainer hands it to its callbacks.
+        args ([`~transformers.TrainingArguments`]): `gradient_accumulation_steps`.
+
+    Returns:
+        `int`, or `None` for a stream, whose length is not known.
+    """
+    try:
+        batches = len(train_dataloader)
+    except TypeError:
+        return None
+    return max(1, math.ceil(batches / args.gradient_accumulation_steps))
 
 
 def require_unchanged(

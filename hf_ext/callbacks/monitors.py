@@ -10,7 +10,7 @@ from typing import Any
 from transformers import TrainerCallback
 from transformers.trainer_utils import IntervalStrategy
 
-from hf_ext.callbacks.base import ExtensionCallback
+from hf_ext.callbacks.base import ExtensionCallback, steps_per_epoch
 from hf_ext.errors import ConfigurationError
 from hf_ext.inspection import gradient_norms, gradient_table, is_dead, is_exploding
 
@@ -88,11 +88,11 @@ class GradientMonitorCallback(ExtensionCallback):
         self._last: dict[str, float] = {}
         self._seen: dict[str, list[float]] = defaultdict(list)
 
-    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+    def on_pre_optimizer_step(self, args, state, control, model=None, train_dataloader=None, **kwargs):
         step = state.global_step + 1
         if self.table and step == 1 and state.is_world_process_zero:
             print(gradient_table(_unwrapped(model)), flush=True)
-        if self.norms and is_logged(step, args, state):
+        if self.norms and is_logged(step, args, state, steps_per_epoch(train_dataloader, args)):
             self._last = gradient_norms(_unwrapped(model))
             for group, norm in self._last.items():
                 self._watch(group, norm, step)
@@ -184,12 +184,12 @@ def training_hints(history: list[dict[str, Any]], patience: int = PATIENCE) -> d
     return hints
 
 
-def is_logged(step: int, args: Any, state: Any) -> bool:
-    """Whether the Trainer logs after this step."""
+def is_logged(step: int, args: Any, state: Any, an_epoch: int | None) -> bool:
+    """Whether the Trainer logs after this step; `an_epoch`: steps of an epoch, if they are known."""
     if step == 1 and args.logging_first_step:
         return True
     if args.logging_strategy == IntervalStrategy.EPOCH:
-        return step % max(1, round(state.max_steps / max(1, state.num_train_epochs))) == 0
+        return step == state.max_steps or (an_epoch is not None and step % an_epoch == 0)
     return args.logging_strategy == IntervalStrategy.STEPS and step % state.logging_steps == 0
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 
-from hf_ext.callbacks.base import ExtensionCallback, require_unchanged
+from hf_ext.callbacks.base import ExtensionCallback, require_unchanged, steps_per_epoch
 from hf_ext.errors import ConfigurationError, first_few
 from hf_ext.evaluation.figures import draw_schedule
 from hf_ext.layers import layer_groups, match_names
@@ -106,8 +106,8 @@ class GradualUnfreezingCallback(ExtensionCallback):
         self._check_ddp(args)
         self._model, self._max_steps = model, state.max_steps
         in_optimizer = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-        steps_per_epoch = _steps_per_epoch(train_dataloader, args)
-        self._plan(model, in_optimizer, steps_per_epoch, state.max_steps)
+        an_epoch = steps_per_epoch(train_dataloader, args)
+        self._plan(model, in_optimizer, an_epoch, state.max_steps)
         force = "allow_change=True (--allow_changed_unfreezing) goes on with the new one."
         require_unchanged(state, "hf_ext.unfreezing_schedule", self.schedule, self.allow_change, force)
         if args.torch_compile:
@@ -349,14 +349,6 @@ def _checked_stages(stages: Mapping[float, list[str]]) -> dict[float, list[str]]
             "unfreezing: no stage begins at 0, so nothing would be trained at first. Begin with {0: ['head']}."
         )
     return dict(sorted(checked.items()))
-
-
-def _steps_per_epoch(train_dataloader, args: TrainingArguments) -> int | None:
-    try:
-        batches = len(train_dataloader)
-    except TypeError:
-        return None
-    return max(1, math.ceil(batches / args.gradient_accumulation_steps))
 
 
 def _stay_in_eval_mode(module: nn.Module, mode: bool = True) -> nn.Module:

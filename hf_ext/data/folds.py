@@ -8,10 +8,10 @@ import numpy as np
 from datasets import Dataset
 
 from hf_ext.data.duplicates import exact_duplicates, near_duplicates
-from hf_ext.data.labels import MULTI_LABEL, REGRESSION
 from hf_ext.data.splitting import merge_groups, strata_of
 from hf_ext.data.text_columns import PAIR_SEPARATOR
 from hf_ext.errors import ConfigurationError, DataError
+from hf_ext.problem_types import MULTI_LABEL, REGRESSION
 
 MAX_SEED = 2**32 - 1
 # Row numbers that a message lists.

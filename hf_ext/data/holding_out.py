@@ -3,10 +3,11 @@
 import numpy as np
 
 from hf_ext.data.duplicates import exact_duplicates
-from hf_ext.data.labels import MULTI_LABEL, SINGLE_LABEL, Task
+from hf_ext.data.labels import Task
 from hf_ext.data.splitting import merge_groups, strata_of, stratified_group_split
 from hf_ext.data.text_columns import PAIR_SEPARATOR
 from hf_ext.errors import DataError
+from hf_ext.problem_types import MULTI_LABEL, SINGLE_LABEL
 
 
 def hold_out(

@@ -7,8 +7,8 @@ from typing import Any
 
 from hf_ext.data.reading import Table
 from hf_ext.errors import DataError
+from hf_ext.problem_types import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
-SINGLE_LABEL, MULTI_LABEL, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
 KINDS = {bool: "true/false", int: "whole number", float: "number", str: "string", list: "list"}
 
 

@@ -11,10 +11,11 @@ from datasets import Dataset, DatasetDict
 from hf_ext.arguments import DataArguments, ModelArguments
 from hf_ext.data.columns import find_columns, read_copies, read_groups, read_labels, read_numbers, read_texts
 from hf_ext.data.holding_out import hold_out
-from hf_ext.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Task, encode_labels, infer_task
+from hf_ext.data.labels import Task, encode_labels, infer_task
 from hf_ext.data.reading import Table
 from hf_ext.data.split_tables import SPLITS, read_splits
 from hf_ext.errors import DataError
+from hf_ext.problem_types import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 # Rows that are read at once for their checksum.
 CHECKED_ROWS = 1000

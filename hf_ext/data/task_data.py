@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from hf_ext.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from hf_ext.errors import ConfigurationError, DataError
+from hf_ext.problem_types import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 TASK_ID = "task_id"
 LABEL_COLUMNS = ("labels", "label")

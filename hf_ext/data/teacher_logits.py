@@ -15,10 +15,10 @@ from accelerate.state import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from tqdm.auto import tqdm
 
-from hf_ext.data.labels import REGRESSION
 from hf_ext.data.logits_cache import LogitsCache, text_keys
 from hf_ext.errors import ConfigurationError, DataError
 from hf_ext.models.teacher import Precision, Teacher, resolve_dtype
+from hf_ext.problem_types import REGRESSION
 
 # Part of the cache's key: to be raised when the same teacher and text give other logits.
 VERSION = 1

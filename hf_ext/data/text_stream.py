@@ -14,11 +14,12 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_ext.arguments import DataArguments, ModelArguments
 from hf_ext.data.columns import find_columns, read_texts
-from hf_ext.data.labels import REGRESSION, Task, encode_labels, infer_task, parse_labels
+from hf_ext.data.labels import Task, encode_labels, infer_task, parse_labels
 from hf_ext.data.loading import TextData, load_text_data
 from hf_ext.data.reading import Table, source_at
 from hf_ext.data.streaming import Source, iter_batches
 from hf_ext.errors import DataError
+from hf_ext.problem_types import REGRESSION
 
 T = TypeVar("T")
 # Labels that are told apart in the first pass; numbers to predict may be more.

@@ -15,11 +15,11 @@ from datasets import Dataset, Features, List, Value
 from hf_ext.arguments import DataArguments
 from hf_ext.data.augmentation import DataAugmenter
 from hf_ext.data.columns import LABEL_COLUMNS, find_columns, read_texts
-from hf_ext.data.labels import MULTI_LABEL, SINGLE_LABEL
 from hf_ext.data.logits_cache import text_keys
 from hf_ext.data.reading import read_table
 from hf_ext.data.text_columns import PAIR_SEPARATOR, normalize_text
 from hf_ext.errors import ConfigurationError, DataError
+from hf_ext.problem_types import MULTI_LABEL, SINGLE_LABEL
 
 TRAIN, UNLABELLED, AUGMENTED = "train", "unlabelled", "augmented"
 # The label of a row without one, which losses leave out.

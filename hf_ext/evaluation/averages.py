@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from hf_ext.evaluation.predictions import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from hf_ext.problem_types import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 # What a task is judged by in the score over all tasks; the greater, the better.
 MAIN_METRICS = {SINGLE_LABEL: "accuracy", MULTI_LABEL: "f1_micro", REGRESSION: "spearman"}

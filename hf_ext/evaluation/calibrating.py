@@ -11,8 +11,8 @@ import numpy as np
 from hf_ext.errors import ConfigurationError, DataError
 from hf_ext.evaluation.calibration import MIN_ROWS, Calibration, calibration_scores, fit_temperature
 from hf_ext.evaluation.out_of_scope import OUT_OF_SCOPE, tune_out_of_scope
-from hf_ext.evaluation.predictions import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from hf_ext.evaluation.thresholds import COST, PRECISION_AT_RECALL, RECALL_AT_PRECISION, tune_thresholds
+from hf_ext.problem_types import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 SETTINGS = (
     "threshold_objective", "threshold_min_recall", "threshold_min_precision", "threshold_positive_class", "cost_matrix",

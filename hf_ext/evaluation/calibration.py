@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hf_ext.errors import ConfigurationError, DataError
-from hf_ext.evaluation.predictions import MULTI_LABEL, SINGLE_LABEL, Predictions, reliability_bins, sigmoid, softmax
+from hf_ext.evaluation.predictions import Predictions, reliability_bins, sigmoid, softmax
 from hf_ext.evaluation.thresholds import decide
 from hf_ext.files import write_json
+from hf_ext.problem_types import MULTI_LABEL, SINGLE_LABEL
 
 CALIBRATION_FILE = "calibration.json"
 MIN_ROWS = 20

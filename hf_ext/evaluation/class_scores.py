@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hf_ext.evaluation.predictions import MULTI_LABEL, Predictions
+from hf_ext.evaluation.predictions import Predictions
 from hf_ext.evaluation.significance import bootstrap_intervals
+from hf_ext.problem_types import MULTI_LABEL
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from hf_ext.evaluation.equivalence import (
 from hf_ext.evaluation.metrics import multi_label_metrics, regression_metrics, single_label_metrics
 from hf_ext.evaluation.pairs import Flips, Pair
 from hf_ext.evaluation.permutation import paired_permutation
-from hf_ext.evaluation.predictions import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Predictions
+from hf_ext.evaluation.predictions import Predictions
 from hf_ext.evaluation.same_rows import check_same_rows
 from hf_ext.evaluation.significance import exact_mcnemar, holm, metric_intervals, paired_bootstrap
 from hf_ext.evaluation.tables import (
@@ -31,6 +31,7 @@ from hf_ext.evaluation.tables import (
     p_value,
     signed,
 )
+from hf_ext.problem_types import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 Costs = dict[str, Any]
 MAX_EXAMPLES = 10

@@ -11,7 +11,7 @@ from hf_ext.evaluation.comparison_arguments import ComparisonArguments, model_na
 from hf_ext.evaluation.comparison_figures import draw_differences
 from hf_ext.evaluation.groups import compare_groups, group_rows, group_table
 from hf_ext.evaluation.prediction_files import PredictionFile, read_prediction_file
-from hf_ext.evaluation.predictions import REGRESSION, Predictions, class_notes
+from hf_ext.evaluation.predictions import Predictions, class_notes
 from hf_ext.evaluation.report import Supplements, Table, write_report
 from hf_ext.evaluation.same_rows import align_rows
 from hf_ext.evaluation.score_files import (
@@ -25,6 +25,7 @@ from hf_ext.evaluation.score_files import (
 )
 from hf_ext.files import write_json
 from hf_ext.output_dir import check_output_dir, clear_output_dir
+from hf_ext.problem_types import REGRESSION
 from hf_ext.run_record import RunRecord
 
 

@@ -11,8 +11,9 @@ from hf_ext.errors import ConfigurationError
 from hf_ext.evaluation.calibration import Calibration, calibration_scores
 from hf_ext.evaluation.metrics import METRIC_NAMES
 from hf_ext.evaluation.out_of_scope import answer_scores
-from hf_ext.evaluation.predictions import MULTI_LABEL, REGRESSION, SINGLE_LABEL, sigmoid, softmax
+from hf_ext.evaluation.predictions import sigmoid, softmax
 from hf_ext.evaluation.thresholds import decide
+from hf_ext.problem_types import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 # What the name of a metric without calibration begins with.
 UNCALIBRATED = "uncalibrated_"

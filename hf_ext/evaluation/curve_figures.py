@@ -17,8 +17,9 @@ from hf_ext.evaluation.curves import (
     thinned,
 )
 from hf_ext.evaluation.figures import COLOURS, LINE_STYLES, draw_figure, figure_name
-from hf_ext.evaluation.predictions import MULTI_LABEL, Predictions
+from hf_ext.evaluation.predictions import Predictions
 from hf_ext.evaluation.tables import format_number
+from hf_ext.problem_types import MULTI_LABEL
 
 # Together with the two averages as many as there are colours.
 MAX_CLASS_CURVES = 4

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hf_ext.evaluation.predictions import MULTI_LABEL, Predictions
+from hf_ext.evaluation.predictions import Predictions
+from hf_ext.problem_types import MULTI_LABEL
 
 GRID = np.linspace(0, 1, 101)
 

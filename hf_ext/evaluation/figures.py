@@ -14,8 +14,9 @@ import numpy as np
 
 from hf_ext.evaluation.comparison import Comparison
 from hf_ext.evaluation.figure_layout import place_axes
-from hf_ext.evaluation.predictions import MULTI_LABEL, Predictions, reliability_bins
+from hf_ext.evaluation.predictions import Predictions, reliability_bins
 from hf_ext.evaluation.tables import METRIC_TITLES, format_cost, format_number
+from hf_ext.problem_types import MULTI_LABEL
 
 # Panels of the learning curves: title, then the keys of the log that it draws.
 CURVES = (

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hf_ext.evaluation.predictions import MULTI_LABEL, REGRESSION, Predictions
+from hf_ext.evaluation.predictions import Predictions
+from hf_ext.problem_types import MULTI_LABEL, REGRESSION
 
 SumMetrics = Callable[[np.ndarray], dict[str, np.ndarray]]
 Values = dict[str, np.ndarray]

@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 
-from hf_ext.evaluation.predictions import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from hf_ext.problem_types import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 METRIC_NAMES = {
     SINGLE_LABEL: (

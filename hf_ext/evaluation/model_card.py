@@ -12,10 +12,11 @@ from hf_ext.evaluation.calibration import expected_calibration_error
 from hf_ext.evaluation.class_scores import class_scores
 from hf_ext.evaluation.comparison import probability_scores
 from hf_ext.evaluation.curves import accuracy_by_coverage
-from hf_ext.evaluation.predictions import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Predictions
+from hf_ext.evaluation.predictions import Predictions
 from hf_ext.evaluation.tables import METRIC_TITLES, Intervals, Metrics, format_interval, format_number, main_metrics
 from hf_ext.files import open_atomically
 from hf_ext.models.adapter_files import ADAPTER_CONFIG, adapter_usage
+from hf_ext.problem_types import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from hf_ext.run_record import flatten
 
 # What the Hub calls the metrics that it knows under another name.

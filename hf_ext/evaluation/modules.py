@@ -6,7 +6,7 @@ import numpy as np
 
 from hf_ext.evaluation.calibration import expected_calibration_error
 from hf_ext.evaluation.metrics import multi_label_metrics, regression_metrics, single_label_metrics
-from hf_ext.evaluation.predictions import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from hf_ext.problem_types import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 CITATION = "Pedregosa et al. (2011), Scikit-learn: Machine Learning in Python, JMLR 12."
 

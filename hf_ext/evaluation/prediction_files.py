@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from hf_ext.errors import DataError, first_few
-from hf_ext.evaluation.predictions import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Predictions
+from hf_ext.evaluation.predictions import Predictions
+from hf_ext.problem_types import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 PREDICTIONS_FILE = "predictions_test.jsonl"
 KEYS = ("index", "label", "prediction", "probabilities", "text")

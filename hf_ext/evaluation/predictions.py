@@ -11,12 +11,10 @@ import numpy as np
 
 from hf_ext.errors import first_few
 from hf_ext.files import open_atomically
+from hf_ext.problem_types import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 __all__ = ["Predictions", "class_notes", "confused_pairs", "reliability_bins", "sigmoid", "softmax"]
 
-SINGLE_LABEL = "single_label_classification"
-MULTI_LABEL = "multi_label_classification"
-REGRESSION = "regression"
 MAX_NAMES = 20
 PROBLEM_TYPES = (SINGLE_LABEL, MULTI_LABEL, REGRESSION)
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from hf_ext.errors import DataError, first_few
 from hf_ext.evaluation.prediction_files import PredictionFile
-from hf_ext.evaluation.predictions import REGRESSION, Predictions
+from hf_ext.evaluation.predictions import Predictions
+from hf_ext.problem_types import REGRESSION
 
 
 def take_rows(predictions: Predictions, rows: Sequence[int]) -> Predictions:

@@ -9,8 +9,9 @@ from hf_ext.evaluation.class_scores import class_scores
 from hf_ext.evaluation.comparison import probability_scores
 from hf_ext.evaluation.curve_figures import coverage_view, ranking_curves, threshold_view
 from hf_ext.evaluation.figures import reliability_diagram, scatter_plot
-from hf_ext.evaluation.predictions import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Predictions, confused_pairs
+from hf_ext.evaluation.predictions import Predictions, confused_pairs
 from hf_ext.evaluation.tables import format_number
+from hf_ext.problem_types import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 MAX_MATRIX_CLASSES = 20
 MAX_PAIRS = 20

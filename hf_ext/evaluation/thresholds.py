@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hf_ext.errors import ConfigurationError
-from hf_ext.evaluation.predictions import MULTI_LABEL
+from hf_ext.problem_types import MULTI_LABEL
 
 F1, PRECISION_AT_RECALL, RECALL_AT_PRECISION, COST = "f1", "precision_at_recall", "recall_at_precision", "cost"
 MAX_SWEEPS = 20

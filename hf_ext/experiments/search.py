@@ -52,6 +52,9 @@ COMPARED = {
     "learning_rates": None,
     "lr_finder": None,
     "early_stopping": None,
+    "loss": None,
+    "peft": None,
+    "health": None,
 }
 PLACES = ("name", "cache_dir")
 

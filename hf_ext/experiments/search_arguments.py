@@ -4,11 +4,11 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from hf_ext.data.folds import MAX_SEED
 from hf_ext.errors import ConfigurationError
 
 # Trials of a random or TPE search, unless a number is given.
 TRIALS = 20
-MAX_SEED = 2**32 - 1
 
 
 @dataclass

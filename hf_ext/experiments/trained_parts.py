@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 
 from hf_ext.checkpoints import newest_whole_checkpoint
@@ -18,8 +19,8 @@ FINISHED = "finished.json"
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether [`save_finished`] has come to its end there."""
-    return (folder / FINISHED).is_file()
+    """Whether [`save_finished`] has come to its end there, on the first process's disk; all have to call this."""
+    return broadcast_object_list([(folder / FINISHED).is_file()])[0]
 
 
 def save_finished(trainer: ExtendedTrainer, folder: Path) -> None:

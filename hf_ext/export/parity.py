@@ -9,8 +9,9 @@ from tqdm.auto import tqdm
 
 from hf_ext.errors import ConfigurationError, DataError, first_few
 from hf_ext.evaluation.comparison import Comparison, compare_models
-from hf_ext.evaluation.predictions import MULTI_LABEL, REGRESSION, Predictions
+from hf_ext.evaluation.predictions import Predictions
 from hf_ext.export.exported_model import ExportedModel, Texts
+from hf_ext.problem_types import MULTI_LABEL, REGRESSION
 
 PYTORCH = "pytorch"
 # A number counts as another answer if it moves by more than this share of the answers' standard deviation.

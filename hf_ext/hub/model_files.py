@@ -9,14 +9,13 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from hf_ext.errors import ConfigurationError
 from hf_ext.evaluation.calibration import CALIBRATION_FILE
-from hf_ext.models.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CLASSIFIER_CONFIG
+from hf_ext.models.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CARD, CLASSIFIER_CONFIG
 
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
     "vocab.txt", "vocab.json", "merges.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model",
 )  # fmt: skip
-CARD = "README.md"
 # What belongs to a model if it is there.
 MODEL_FILES = (
     "config.json", "generation_config.json", WEIGHTS, WEIGHTS_INDEX, ADAPTER_WEIGHTS, ADAPTER_CONFIG,

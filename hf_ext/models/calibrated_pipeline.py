@@ -7,7 +7,7 @@ from transformers import TextClassificationPipeline
 from hf_ext.errors import ConfigurationError
 from hf_ext.evaluation.calibration import Calibration
 from hf_ext.evaluation.out_of_scope import OUT_OF_SCOPE
-from hf_ext.evaluation.predictions import MULTI_LABEL
+from hf_ext.problem_types import MULTI_LABEL
 
 
 class CalibratedTextClassificationPipeline(TextClassificationPipeline):

@@ -11,9 +11,9 @@ from transformers.modeling_outputs import ModelOutput
 
 from hf_ext.errors import ConfigurationError
 from hf_ext.models.sharing import check_classifiers, encoder_of
+from hf_ext.problem_types import REGRESSION
 from hf_ext.task_weighting import uncertainty_weighted
 
-REGRESSION = "regression"
 # What the Trainer compares with the tokenizer.
 SPECIAL_TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id")
 

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from hf_ext.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from hf_ext.errors import ConfigurationError
 from hf_ext.models.teacher_members import Encoded, Member, Texts, load_member
 from hf_ext.precision import cpu_has_bf16
+from hf_ext.problem_types import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 Precision = Literal["auto", "float32", "bfloat16"]

@@ -15,12 +15,12 @@ from transformers import MODEL_MAPPING, AutoModelForSequenceClassification, PreT
 from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 
 from hf_ext.arguments import ModelArguments
-from hf_ext.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from hf_ext.data.tokenization import tokenizer_settings
 from hf_ext.errors import ConfigurationError, DataError
 from hf_ext.models.adapter_files import find_adapter
-from hf_ext.models.building import LONGEST_TEXT, OFFSET_POSITIONS, load_classifier, load_config, load_tokenizer
+from hf_ext.models.building import LONGEST_TEXT, load_classifier, load_config, load_tokenizer, longest_input
 from hf_ext.pickles import refused_pickles
+from hf_ext.problem_types import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 Texts = list[str] | list[tuple[str, str]]
 Encoded = list[dict[str, list[int]]]
@@ -245,10 +245,7 @@ def _load_tokenizer(model: PreTrainedModel, given: Any, name: str, trust_remote_
 
 
 def _greatest_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, asked: int | None, name: str) -> int:
-    config = model.config
-    positions = getattr(config, "max_position_embeddings", None) or LONGEST_TEXT
-    # RoBERTa-like models count positions from behind the padding's id.
-    positions -= (config.pad_token_id or 0) + 1 if config.model_type in OFFSET_POSITIONS else 0
+    positions = longest_input(model.config) or LONGEST_TEXT
     if asked is None:
         return min(tokenizer.model_max_length, positions, LONGEST_TEXT)
     least = 1 + tokenizer.num_special_tokens_to_add(pair=True)

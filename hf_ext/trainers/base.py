@@ -8,11 +8,13 @@ import torch
 from accelerate import DistributedType
 
 from hf_ext.callbacks.base import require_unchanged
-from hf_ext.trainers.class_loss import make_class_loss
+from hf_ext.losses import labelled_rows
+from hf_ext.problem_types import UNLABELLED
+from hf_ext.trainers.class_loss import is_sequence_classifier, make_class_loss
 from hf_ext.trainers.launched import join_processes
 from hf_ext.trainers.merging import check_merging, merge_trained
 from hf_ext.trainers.nonfinite import BUDGET, FACTOR
-from hf_ext.trainers.rank_rows import leave_own_rows
+from hf_ext.trainers.rank_rows import leave_own_rows, rows_of_rank
 from hf_ext.trainers.techniques import TechniqueTrainer
 
 logger = logging.getLogger(__name__)
@@ -114,7 +116,7 @@ class ExtendedTrainer(TechniqueTrainer):
         self.class_loss = make_class_loss(
             self.model, self.args, self.train_dataset, class_weights, focal_gamma, self._foreign_loss()
         )
-        if self.class_loss is not None:
+        if self.class_loss is not None or (self.train_dataset is None and is_sequence_classifier(self.model)):
             # It takes the labels away from the model, and smooths the loss of evaluations too.
             self.label_smoother = None
         # Classification heads accept `num_items_in_batch` and ignore it; the Trainer then skips its own scaling.
@@ -165,12 +167,17 @@ class ExtendedTrainer(TechniqueTrainer):
         """
         return count_targets(inputs)
 
+    def is_idle(self, model) -> bool:
+        """Whether the micro-batch whose loss comes next is of rows that another process counts."""
+        return model.training and len(self.nonfinite.losses) in self._idle_batches
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        # The micro-batch whose loss comes next; it may be of rows that another process counts.
-        idle = model.training and len(self.nonfinite.losses) in self._idle_batches
-        targets = 0 if idle else self.count_targets(inputs)
+        targets = 0 if self.is_idle(model) else self.count_targets(inputs)
         loss, outputs = self.batch_loss(model, inputs)
         if num_items_in_batch is not None:
+            if targets == 0:
+                # The mean over nothing.
+                loss = torch.nan_to_num(loss)
             # This batch's share of the step's targets. Averaging over processes and dividing by the accumulation
             # steps, as happens next, then gives the mean over all targets, also when micro-batches are uneven.
             share = targets * self.accelerator.num_processes / num_items_in_batch
@@ -205,7 +212,7 @@ class ExtendedTrainer(TechniqueTrainer):
         data_parallel = self.accelerator.distributed_type in (DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
         if not data_parallel or not state.end_of_dataloader or state.remainder <= 0:
             return rows
-        return min(rows, max(0, state.remainder - self.args.process_index * rows))
+        return rows_of_rank(state.remainder, rows, self.args.process_index)
 
     def _finalize_training(self, *args, **kwargs):
         if self.args.world_size > 1:
@@ -244,7 +251,8 @@ def count_targets(inputs: dict[str, torch.Tensor]) -> int:
     How many targets a batch's mean loss is a mean over, up to a factor that is the same for all batches.
 
     Args:
-        inputs (`dict[str, torch.Tensor]`): A batch; integer labels of -100 are no targets. Without labels, its rows.
+        inputs (`dict[str, torch.Tensor]`): A batch; integer labels of -100 are no targets, nor are rows with a NaN.
+            Without labels, its rows.
 
     Returns:
         `int`
@@ -253,5 +261,5 @@ def count_targets(inputs: dict[str, torch.Tensor]) -> int:
     if labels is None:
         return len(next(value for value in inputs.values() if isinstance(value, torch.Tensor)))
     if labels.is_floating_point():
-        return labels.numel()
-    return int(labels.ne(-100).sum())
+        return int(labelled_rows(labels).sum()) * (labels.numel() // max(1, len(labels)))
+    return int(labels.ne(UNLABELLED).sum())

@@ -13,11 +13,10 @@ from transformers import TrainingArguments
 
 from hf_ext.class_weights import BALANCED, check_class_weights, resolve_class_weights
 from hf_ext.data.difficulty import column, column_names
-from hf_ext.data.task_data import infer_problem_type
+from hf_ext.data.task_data import LABEL_COLUMNS, infer_problem_type
 from hf_ext.errors import ConfigurationError, first_few
-from hf_ext.losses import MULTI_LABEL, REGRESSION, hard_target_loss
-
-LABEL_COLUMNS = ("labels", "label")
+from hf_ext.losses import hard_target_loss
+from hf_ext.problem_types import MULTI_LABEL, REGRESSION
 
 
 @dataclass
@@ -157,8 +156,7 @@ def make_class_loss(
     _check_gamma(focal_gamma)
     smoothing, config = args.label_smoothing_factor, getattr(model, "config", None)
     asked = _asked(class_weights, focal_gamma)
-    classifies = "ForSequenceClassification" in type(model).__name__ or getattr(config, "problem_type", None)
-    if foreign_loss is not None or not classifies:
+    if foreign_loss is not None or not is_sequence_classifier(model):
         for name, value in asked.items():
             why = f"the loss is that of {foreign_loss}"
             if foreign_loss is None:
@@ -176,6 +174,12 @@ def make_class_loss(
     if class_weights is not None:
         weights = resolve_class_weights(class_weights, _labels(rows, problem_type), names)
     return ClassLoss(problem_type, names, weights, focal_gamma, smoothing)
+
+
+def is_sequence_classifier(model: Any) -> bool:
+    """Whether a model predicts classes, or a number, for whole texts."""
+    kind = getattr(getattr(model, "config", None), "problem_type", None)
+    return "ForSequenceClassification" in type(model).__name__ or kind is not None
 
 
 # ---- Inside ----

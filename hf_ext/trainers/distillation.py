@@ -168,7 +168,7 @@ class DistillationTrainer(ExtendedTrainer):
             )
             self.distillation["hidden_states_layers"] = [list(pair) for pair in self.hidden_states.layers.items()]
         super().__init__(model=student_model, args=args, train_dataset=train_dataset, **kwargs)
-        self._parts = _Parts()
+        self._parts = self._no_parts()
         self._evaluated = torch.zeros(2)
 
     # ---- The teacher's logits ----
@@ -243,13 +243,22 @@ class DistillationTrainer(ExtendedTrainer):
         if matching is not None:
             hidden = matching.loss(own, outputs["hidden_states"], inputs[TEACHER_INPUTS][0], teacher_hidden)
             loss = loss + settings["hidden_states_weight"] * hidden.mean()
-        self._parts.add(soft, hard, labelled, temperature, alpha, hidden)
+        if not self.is_idle(model):
+            self._parts.add(soft, hard, labelled, temperature, alpha, hidden)
         return loss, outputs
 
     def _scheduled(self, name: str) -> float:
         progress = self.state.global_step / max(1, self.state.max_steps)
         begin, end = self.distillation[name], self.distillation[f"final_{name}"]
         return interpolate(progress, begin, end, self.distillation["distillation_schedule"])
+
+    def _no_parts(self) -> "_Parts":
+        return _Parts(self.hidden_states is not None)
+
+    def _init_training_state(self, *args, **kwargs):
+        # Nothing of a range test, of an earlier training or of steps that were rolled back is logged.
+        self._parts = self._no_parts()
+        return super()._init_training_state(*args, **kwargs)
 
     def create_optimizer(self, model=None):
         optimizer = super().create_optimizer(model)
@@ -259,7 +268,8 @@ class DistillationTrainer(ExtendedTrainer):
 
     def log(self, logs, start_time=None):
         if "loss" in logs:
-            logs.update(self._parts.take(self.accelerator))
+            parts, self._parts = self._parts, self._no_parts()
+            logs.update(parts.means(self.accelerator))
         super().log(logs, start_time)
 
     # ---- Evaluation ----
@@ -288,10 +298,11 @@ class DistillationTrainer(ExtendedTrainer):
 
 
 class _Parts:
-    """What the loss is made of, since the last log."""
+    """What the loss is made of, since the last log; `matches_hidden`: hidden states too."""
 
-    def __init__(self):
-        self.rows, self.temperature, self.alpha, self.sums = 0, 0.0, 0.0, None
+    def __init__(self, matches_hidden: bool):
+        self.rows, self.temperature, self.alpha = 0, 0.0, 0.0
+        self.sums = torch.zeros(5 if matches_hidden else 4)
 
     def add(self, soft, hard, labelled, temperature, alpha, hidden) -> None:
         rows = len(soft)
@@ -302,18 +313,18 @@ class _Parts:
         values = [torch.ones_like(soft), soft, labelled, hard] + ([] if hidden is None else [hidden])
         # Left on the device: reading them here would wait for it in every step.
         sums = torch.stack([value.detach().float().sum() for value in values])
-        self.sums = sums if self.sums is None else self.sums + sums
+        self.sums = self.sums.to(sums.device) + sums
 
-    def take(self, accelerator) -> dict[str, float]:
-        if self.sums is None:
+    def means(self, accelerator) -> dict[str, float]:
+        # A process whose batches were all of others' rows takes part too.
+        rows, soft, labelled, hard, *hidden = accelerator.reduce(self.sums.to(accelerator.device)).tolist()
+        if not rows:
             return {}
-        rows, soft, labelled, hard, *hidden = accelerator.reduce(self.sums).tolist()
         parts = {"soft_loss": soft / rows, "temperature": self.temperature, "alpha": self.alpha}
         if labelled:
             parts["hard_loss"] = hard / labelled
         if hidden:
             parts["hidden_states_loss"] = hidden[0] / rows
-        self.__init__()
         return {f"distillation/{name}": value for name, value in parts.items()}
 
 

@@ -11,10 +11,10 @@ from transformers import PreTrainedConfig, TrainingArguments
 from hf_ext.data.augmentation.collator import AugmentingCollator
 from hf_ext.data.difficulty import TEXTS, column_names
 from hf_ext.data.distillation_collator import KEEP_TEXTS, TEACHER_LOGITS
-from hf_ext.data.labels import REGRESSION
 from hf_ext.errors import ConfigurationError, DataError, nearest
 from hf_ext.losses import HIDDEN_LOSSES, SOFT_LOSSES
 from hf_ext.models.teacher import Teacher, label_names_of, problem_type_of
+from hf_ext.problem_types import REGRESSION
 from hf_ext.schedules import INTERPOLATIONS
 
 SOURCES = ("cached", "online")

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from transformers import Trainer
 
-from hf_ext.data.labels import MULTI_LABEL
 from hf_ext.errors import ConfigurationError
 from hf_ext.models.adapters import check_mergeable, is_adapted, merge_adapter
+from hf_ext.problem_types import MULTI_LABEL
 
 # Whose answers are compared.
 BATCHES = 4

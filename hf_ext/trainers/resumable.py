@@ -22,6 +22,7 @@ from hf_ext.checkpoints import (
     storage_errors,
 )
 from hf_ext.errors import ConfigurationError
+from hf_ext.launching import check_same_checkpoint
 from hf_ext.trainers.interrupts import Interrupts, interruption
 
 logger = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class ResumableTrainer(Trainer):
             resume_from_checkpoint = self._newest_checkpoint()
         if resume_from_checkpoint:
             check_resumable(Path(resume_from_checkpoint), self.args.world_size)
+        check_same_checkpoint(resume_from_checkpoint or None)
         self._met_step, self._last_saved = -1, Path(resume_from_checkpoint) if resume_from_checkpoint else None
         goes_on_from_checkpoints = self.args.save_strategy != SaveStrategy.NO and not self.args.save_only_model
         with self._interrupts.watching(goes_on_from_checkpoints):

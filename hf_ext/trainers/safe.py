@@ -132,6 +132,7 @@ class SafeTrainer(ResumableTrainer):
                 with refused_pickles(f"The checkpoint {resume_from_checkpoint}"):
                     return super().train(resume_from_checkpoint, *args, **kwargs)
             except RollBack:
+                self.undo_techniques()
                 resume_from_checkpoint = self._last_checkpoint()
             except RuntimeError as error:
                 if not is_lost_process(error) or isinstance(error, LostProcessError):
@@ -142,6 +143,9 @@ class SafeTrainer(ResumableTrainer):
             finally:
                 for tracker in self.trackers:
                     tracker.finish()
+
+    def undo_techniques(self) -> None:
+        """Leave the model as it was before training: after a roll-back the training begins again."""
 
     def _last_checkpoint(self) -> str:
         """The last one of this run from which a step can be made: not one that was tried and failed at once."""
@@ -165,6 +169,7 @@ class SafeTrainer(ResumableTrainer):
             # A machine with a disk of its own knows of none, and would not take part in what follows.
             best = broadcast_object_list([self.state.best_model_checkpoint])[0]
             self.state.best_model_checkpoint = self.state.best_model_checkpoint or best
+        self._leave_out_nonfinite()
         return super()._finalize_training(*args, **kwargs)
 
     def _load_best_model(self):
@@ -201,6 +206,10 @@ class SafeTrainer(ResumableTrainer):
         if not math.isfinite(self._total_loss_scalar):
             # A step that was left out shows in its own log, not in all that follow.
             self._total_loss_scalar = total
+            self._leave_out_nonfinite()
+
+    def _leave_out_nonfinite(self) -> None:
+        if not math.isfinite(self._tr_loss.item()):
             self._tr_loss.zero_()
 
     def log(self, logs, start_time=None):

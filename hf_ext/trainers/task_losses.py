@@ -1,5 +1,6 @@
 """Keeps the losses of several tasks, and what follows from them: weights and logs."""
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -65,7 +66,9 @@ class TaskLosses(ExtensionCallback):
             return
         step = sum_over_processes(self._pending).tolist()
         self._pending = None
-        for sums in (self._since_log, self._progress["sums"]):
+        # A step that is not finite is left out, or ends the run; an epoch's weights must not hang on it.
+        finite = all(math.isfinite(new[0]) for new in step)
+        for sums in (self._since_log, *([self._progress["sums"]] if finite else [])):
             for total, new in zip(sums, step, strict=True):
                 total[0] += new[0]
                 total[1] += new[1]

@@ -76,8 +76,11 @@ class TechniqueTrainer(SafeTrainer):
             # The model may go on to an optimizer that refuses sparse gradients.
             for module in self._sparse_modules:
                 module.sparse = False
-            for callback in self._extension_callbacks():
-                callback.release()
+            self.undo_techniques()
+
+    def undo_techniques(self) -> None:
+        for callback in self._extension_callbacks():
+            callback.release()
 
     def _expect_unused_parameters(self) -> None:
         if self._freezes_parameters() and self.args.ddp_find_unused_parameters is None:

@@ -194,3 +194,14 @@ def test_each_hint_is_logged_once(train, caplog):
         train(hints, learning_rate=1e-12, eval_strategy="steps", eval_steps=1)
     assert len(hints.hints) == 1 and hints.hints[0].startswith("Plateau")
     assert caplog.text.count("Plateau (step") == 1
+
+
+def test_norms_of_the_steps_that_are_logged_by_the_epoch(train):
+    # Two whole epochs and a half one.
+    recorder = Recorder()
+    logs = train(recorder, logging_strategy="epoch", num_train_epochs=2.5)
+    of_step = {log["step"]: log for log in logs if "grad_norm/head" in log}
+    last = max(of_step)
+    assert len(of_step) == 3 and last == len(recorder.by_hand)
+    for step, log in of_step.items():
+        assert log["grad_norm/head"] == pytest.approx(recorder.by_hand[step - 1]["head"], rel=1e-5)

@@ -199,6 +199,7 @@ def run(case: Case) -> dict:
         "grad_norm": [log["grad_norm"] for log in logs],
         "logs": logs,
         "evaluations": [log["eval_loss"] for log in trainer.state.log_history if "eval_loss" in log],
+        "train_loss": trainer.state.log_history[-1]["train_loss"],
         "eval_loss": trainer.evaluate()["eval_loss"],
         "weights": {name: value.cpu().clone() for name, value in trainer.model.state_dict().items()},
         "batches": seen,

@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import torch
 from ailing import Ailing, Cramped, LeavesOutStepsTwoAndFour, Marked
 from runs import Case, assert_same_weights, launch, train
 from transformers import get_linear_schedule_with_warmup
+
+from hf_ext import DiscriminativeLearningRateCallback, GradualUnfreezingCallback
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-6}
 
@@ -30,6 +33,14 @@ def test_a_skipped_step_changes_nothing(case, model):
     assert [log.get("nonfinite_steps") for log in skipped["logs"]] == [None, 1, 1, 2]
     assert [math.isnan(loss) for loss in skipped["loss"]] == [False, True, False, True]
     assert skipped["moved"][1] == [] and skipped["moved"][2]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_mean_of_a_training_leaves_it_out_too(case, processes):
+    # The last step is never logged by itself.
+    ailing = case.but(settings=Ailing(at_step=3), batch_size=16 // processes, arguments={"logging_steps": 3})
+    report = train(ailing, world_size=processes)
+    assert math.isfinite(report["train_loss"])
 
 
 def test_one_bad_micro_batch_leaves_out_the_whole_step(case):
@@ -170,6 +181,16 @@ def test_a_model_that_cannot_be_rescued_ends_the_run(case):
 def test_without_a_checkpoint_there_is_nothing_to_roll_back_to(case):
     report = launch(case.but(settings=Ailing(nonfinite="roll_back")))[0]
     assert "has saved no checkpoint to roll back to" in report["error"]
+
+
+def test_rolled_back_inside_a_stage_of_unfreezing(case):
+    # While the encoder is frozen, the groups that the checkpoint's rates are of have to be found again.
+    unfreezing = partial(GradualUnfreezingCallback, unit="steps", interval=3)
+    rates = partial(DiscriminativeLearningRateCallback, layerwise_lr_decay=2.0)
+    ailing = Ailing(nonfinite="roll_back", heals_below=6e-4)
+    rolled = train(case.but(settings=ailing, save_steps=1, epochs=4, callbacks=(unfreezing, rates)))
+    assert [log.get("roll_back_learning_rate_factor") for log in rolled["logs"]][-1] == 0.5
+    assert rolled["logs"][-1]["unfreezing/depth"] > rolled["logs"][0]["unfreezing/depth"]
 
 
 # ---- Memory ----

@@ -1,7 +1,10 @@
 """The loss and the gradient of a step don't depend on how its rows are spread over micro-batches and processes."""
 
 import pytest
-from runs import Case, assert_same_weights, train
+import torch
+from runs import Case, assert_same_weights, make_rows, train
+
+from hf_ext.trainers.base import count_targets
 
 PROBLEMS = ("single_label_classification", "multi_label_classification", "regression")
 
@@ -64,3 +67,25 @@ def test_two_processes_train_the_weights_of_one(case, model):
     case = case.but(model=model, epochs=3)
     one, two = train(case), train(case.but(batch_size=8), world_size=2)
     assert_same_weights(one, two, rtol=1e-3, atol=2e-5)
+
+
+def half_unlabelled(case):
+    rows = [{**row, "labels": row["labels"] if place % 8 < 4 else -100} for place, row in enumerate(make_rows(case))]
+    return {"train_dataset": rows}
+
+
+def test_rows_without_a_label_are_no_targets():
+    nan = float("nan")
+    assert count_targets({"labels": torch.tensor([0, -100, 2])}) == 2
+    assert count_targets({"labels": torch.tensor([[0.0, 1.0], [nan, nan], [1.0, 1.0]])}) == 4
+    assert count_targets({"labels": torch.tensor([0.5, nan])}) == 1
+    assert count_targets({"labels": torch.empty(0, 3)}) == 0
+
+
+@pytest.mark.parametrize("batches", [(4, 4), (8, 2)])
+def test_a_micro_batch_without_a_target_adds_nothing(case, batches):
+    whole = train(case.but(settings=half_unlabelled, batch_size=16, sparse=False))
+    size, count = batches
+    parts = train(case.but(settings=half_unlabelled, batch_size=size, accumulation=count, sparse=False))
+    assert parts["loss"] == pytest.approx(whole["loss"], rel=1e-5)
+    assert_same_weights(parts, whole, rtol=1e-4, atol=1e-6)

@@ -10,9 +10,10 @@ from datasets import ClassLabel, Dataset, Features, Value
 from sklearn.model_selection import StratifiedShuffleSplit
 
 from hf_ext.arguments import DataArguments, ModelArguments
-from hf_ext.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Task
+from hf_ext.data.labels import Task
 from hf_ext.data.loading import load_text_data
 from hf_ext.errors import DataError
+from hf_ext.problem_types import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 SPLITS = ("train", "validation", "test")
 TWO = [{"text": "good", "label": 1}, {"text": "bad", "label": 0}]

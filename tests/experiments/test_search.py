@@ -12,9 +12,10 @@ from datasets import Dataset, DatasetDict
 from sklearn.model_selection import StratifiedKFold
 
 from hf_ext import ConfigurationError, DataError, Search, SearchArguments, TextData, read_search_space, training_parts
-from hf_ext.data.labels import SINGLE_LABEL, Task
+from hf_ext.data.labels import Task
 from hf_ext.experiments.search_objective import failure_reason
 from hf_ext.experiments.search_results import best_configuration, search_results, trials_table, write_search
+from hf_ext.problem_types import SINGLE_LABEL
 from hf_ext.run_record import RunRecord
 
 GRID = {"learning_rates": [1e-4, 1e-3, 1e-2], "dropout_rates": [0.1, 0.5]}
@@ -312,6 +313,8 @@ def test_an_interrupted_trial_is_run_again(make):
         ({"sampler_seed": 1}, ["sampler_seed (42 then, 1 now)"]),
         ({"values": {"num_train_epochs": 9.0}}, ["training.num_train_epochs (3.0 then, 9.0 now)"]),
         ({"values": {"embed_size": 7}}, ["textcnn.embed_size (null then, 7 now)"]),
+        ({"values": {"focal_gamma": 2.0}}, ["loss.focal_gamma (0.0 then, 2.0 now)"]),
+        ({"values": {"nonfinite": "skip"}}, ["health.nonfinite (raise then, skip now)"]),
         ({"data": make_data(22)}, ["the rows of train and validation"]),
     ],
     ids=lambda value: str(value)[:40],

@@ -135,7 +135,9 @@ def test_a_finished_run_is_not_overwritten_unless_asked(run_classification, writ
     run_classification([*flags, "--save_steps", "20", "--resume_from_checkpoint", "true"])
     assert (output_dir / "model.safetensors").read_bytes() == weights
     (output_dir / "notes.txt").write_text("mine")
+    (output_dir / "nonfinite_step_3.json").write_text("{}")
     run_classification([*flags, "--overwrite"])
+    assert not list(output_dir.glob("nonfinite*"))
     assert [path.name for path in output_dir.glob("checkpoint-*")] == ["checkpoint-54"]
     assert (output_dir / "notes.txt").read_text() == "mine"
 

@@ -86,6 +86,17 @@ def test_a_stream_can_be_focussed_and_smoothed(make_trainer, problem_type):
     assert (trainer.class_loss.problem_type, trainer.class_loss.label_smoothing) == (problem_type or SINGLE, 0.1)
 
 
+def test_without_training_rows_an_evaluation_is_not_smoothed_either(make_trainer, tmp_path):
+    trainer = make_trainer(label_smoothing_factor=0.5)
+    rows = trainer.train_dataset
+    args = TrainingArguments(str(tmp_path / "other"), use_cpu=True, label_smoothing_factor=0.5, disable_tqdm=True)
+    losses = [
+        ExtendedTrainer(trainer.model, args, train_dataset=given, eval_dataset=rows).evaluate()["eval_loss"]
+        for given in (rows, None)
+    ]
+    assert losses[0] == pytest.approx(losses[1])
+
+
 def test_nothing_asked_is_the_models_own_loss(make_trainer):
     assert make_trainer().class_loss is None
     assert make_trainer().loss_notes() == []

@@ -516,6 +516,16 @@ def test_the_parts_are_means_over_the_rows_since_the_last_log(make_trainer):
         assert other["loss"] == pytest.approx(one["loss"], rel=1e-5)
 
 
+def test_what_came_before_a_training_is_not_in_its_logs(make_trainer):
+    still = {"learning_rate": 1e-12, "max_steps": 4, "logging_steps": 2}
+    alone, tested = make_trainer(arguments=still), make_trainer(arguments=still)
+    alone.train()
+    LRFinder.from_trainer(tested).range_test(start_lr=1e-3, end_lr=1e2, num_iter=12)
+    tested.train()
+    for one, other in zip(logs_of(alone), logs_of(tested), strict=True):
+        assert other["distillation/soft_loss"] == pytest.approx(one["distillation/soft_loss"], rel=1e-5)
+
+
 def test_temperature_and_alpha_go_their_way(make_trainer):
     way = {"final_temperature": 2.0, "alpha": 0.9, "final_alpha": 0.1, "distillation_schedule": "cosine"}
     trainer = make_trainer(arguments={"max_steps": 8}, **way)

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hf_ext.data.labels import REGRESSION
 from hf_ext.data.preflight.report import FAIL, MOST_EXAMPLES, OK, SKIPPED, WARN, Finding, rows_of
 from hf_ext.data.preflight.rows import Labels, Rows
 from hf_ext.errors import ConfigurationError
+from hf_ext.problem_types import REGRESSION
 
 # The largest class over the smallest, and the rows of a class below which its results are luck.
 IMBALANCE, RARE = 10, 10

@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset
 
-from hf_ext.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Task
+from hf_ext.data.labels import Task
 from hf_ext.data.preflight.report import Example, shorten
 from hf_ext.data.text_columns import PAIR_SEPARATOR
 from hf_ext.errors import DataError
+from hf_ext.problem_types import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 SURROGATE = re.compile("[\ud800-\udfff]")
 UNLABELLED = (None, -1, "-1", "")

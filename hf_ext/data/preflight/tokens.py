@@ -4,10 +4,10 @@ import re
 
 import numpy as np
 
-from hf_ext.data.labels import REGRESSION
 from hf_ext.data.preflight.report import MOST_EXAMPLES, OK, SKIPPED, WARN, Finding, share
 from hf_ext.data.preflight.rows import Labels, Rows
 from hf_ext.data.text_columns import PAIR_SEPARATOR, take_texts
+from hf_ext.problem_types import REGRESSION
 
 # Training rows that are read, evenly spaced, and the fewest that a token has to be in.
 SAMPLED_ROWS, FEWEST = 50_000, 20

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from hf_ext.data.labels import MULTI_LABEL, REGRESSION
 from hf_ext.data.preprocessing.cleaning import OPERATIONS, clean_steps
 from hf_ext.data.preprocessing.plan import Plan
 from hf_ext.data.preprocessing.publishing import SPLITS
@@ -16,6 +15,7 @@ from hf_ext.data.preprocessing.split_files import text_columns
 from hf_ext.data.preprocessing.stages import Rows, batch_rows
 from hf_ext.evaluation.figures import COLOURS, LINE_STYLES, draw_figure
 from hf_ext.evaluation.pages import write_page
+from hf_ext.problem_types import MULTI_LABEL, REGRESSION
 
 TEMPLATE = Path(__file__).parent / "templates/data_report.html.j2"
 EXAMPLES = 5

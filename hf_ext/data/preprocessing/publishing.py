@@ -11,10 +11,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from hf_ext.data.split_tables import SPLITS
 from hf_ext.data.streaming import FORMATS
 from hf_ext.errors import ConfigurationError
 
-SPLITS = ("train", "validation", "test")
 WORK = ".preprocessing"
 REPORT, PAGE = "data_report.json", "data_report.html"
 READY, PUBLISHING = "ready", "publishing"

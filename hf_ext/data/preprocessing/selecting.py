@@ -9,9 +9,10 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from hf_ext.data.labels import KINDS, MULTI_LABEL, REGRESSION, SINGLE_LABEL, parse_labels
+from hf_ext.data.labels import KINDS, parse_labels
 from hf_ext.data.reading import Table
 from hf_ext.errors import ConfigurationError, DataError, nearest
+from hf_ext.problem_types import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 ConflictPolicy = Literal["drop", "keep_first", "error"]
 # Why a row goes; the position is the code.

@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict
 
-from hf_ext.data.labels import MULTI_LABEL, SINGLE_LABEL, Task
+from hf_ext.data.labels import Task
 from hf_ext.data.preflight import PreflightArguments, preflight
 from hf_ext.errors import ConfigurationError, DataError
+from hf_ext.problem_types import MULTI_LABEL, SINGLE_LABEL
 
 LABELS = ("bird", "cat", "dog")
 WORDS = [

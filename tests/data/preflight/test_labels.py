@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from hf_ext.data.labels import MULTI_LABEL, SINGLE_LABEL, Task
+from hf_ext.data.labels import Task
 from hf_ext.data.preflight import preflight
+from hf_ext.problem_types import MULTI_LABEL, SINGLE_LABEL
 
 TASK = Task(SINGLE_LABEL, ["neg", "pos"])
 
