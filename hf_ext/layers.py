@@ -12,6 +12,7 @@ __all__ = ["freeze_parameters", "layer_groups", "match_names", "match_parameters
 
 # A stack with a smaller share of the largest stack's parameters is a part of the embeddings or of the head.
 SMALLEST_STACK = 0.1
+EMBEDDINGS, HEAD = "embeddings", "head"
 
 
 def layer_groups(model: nn.Module) -> dict[str, list[str]]:
@@ -36,7 +37,7 @@ def layer_groups(model: nn.Module) -> dict[str, list[str]]:
     names = [name for name, _ in model.named_parameters()]
     stacks = _layer_stacks(model)
     groups = _groups_of_stacks(model, names, stacks) if stacks else _groups_without_stack(model, names)
-    order = sorted(groups, key=lambda group: (group == "head", group != "embeddings", _number(group)))
+    order = sorted(groups, key=lambda group: (group == HEAD, group != EMBEDDINGS, _number(group)))
     return {group: groups[group] for group in order}
 
 
@@ -94,18 +95,18 @@ def _groups_of_stacks(model: nn.Module, names: list[str], stacks: dict[str, list
     embedded = _embedding_prefixes(model, stacks)
     base_model = _base_model_prefix(model, next(iter(stacks)))
     groups: dict[str, list[str]] = {}
-    current = "embeddings"
+    current = EMBEDDINGS
     for name in names:
         block = next((block for block in blocks if name.startswith(f"{block}.")), None)
         if block is not None:
             group = current = layer_of[block]
         elif name.startswith(embedded):
-            group = "embeddings"
-        elif current == "embeddings":
+            group = EMBEDDINGS
+        elif current == EMBEDDINGS:
             # XLM-RoBERTa and CamemBERT register the classifier before the base model.
-            group = "embeddings" if name.startswith(base_model) else "head"
+            group = EMBEDDINGS if name.startswith(base_model) else HEAD
         else:
-            group = current if current in last_of_stack else "head"
+            group = current if current in last_of_stack else HEAD
         groups.setdefault(group, []).append(name)
     return groups
 
@@ -125,7 +126,7 @@ def _groups_without_stack(model: nn.Module, names: list[str]) -> dict[str, list[
     base_model = re.compile(rf"(?:^|\.){re.escape(getattr(model, 'base_model_prefix', '') or '-')}\.")
     groups: dict[str, list[str]] = {}
     for name in names:
-        group = "embeddings" if name.startswith(embedded) else "layer.0" if base_model.search(name) else "head"
+        group = EMBEDDINGS if name.startswith(embedded) else "layer.0" if base_model.search(name) else HEAD
         groups.setdefault(group, []).append(name)
     return groups
 

@@ -9,9 +9,7 @@ from transformers import TrainerCallback, TrainingArguments
 
 from hf_ext.callbacks.base import ExtensionCallback
 from hf_ext.errors import ConfigurationError
-from hf_ext.layers import match_names
-
-HEAD = "head"
+from hf_ext.layers import HEAD, match_names
 
 
 def layerwise_scales(groups: list[str], decay: float) -> dict[str, float]:

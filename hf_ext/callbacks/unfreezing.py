@@ -16,12 +16,10 @@ from transformers import TrainerCallback, TrainingArguments
 from hf_ext.callbacks.base import ExtensionCallback, require_unchanged, steps_per_epoch
 from hf_ext.errors import ConfigurationError, first_few
 from hf_ext.evaluation.figures import draw_schedule
-from hf_ext.layers import layer_groups, match_names
+from hf_ext.layers import HEAD, layer_groups, match_names
 from hf_ext.schedules import UNITS, stages_begun, to_step
 
 logger = logging.getLogger(__name__)
-
-HEAD = "head"
 
 
 class GradualUnfreezingCallback(ExtensionCallback):

@@ -8,6 +8,7 @@ from runs import Case, assert_same_weights, collate, launch, make_model, make_ro
 from torch.utils.data import DataLoader, IterableDataset
 
 from hf_ext import ConfigurationError, ExtendedTrainer, GradualUnfreezingCallback
+from hf_ext.launching import check_same_checkpoint
 from hf_ext.trainers.rank_rows import RankCollator, RankRows
 
 EXACT = {"rtol": 1e-4, "atol": 2e-6}
@@ -140,6 +141,16 @@ def test_the_best_model_of_a_single_checkpoint_too(case, steps):
     best = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": steps, "max_steps": steps}
     machines = case.but(trainer=make_trainer_of_a_machine, batch_size=8, save_steps=steps, arguments=best)
     assert_same_weights(*launch(machines, world_size=2))
+
+
+def go_on_from_different(case, arguments, callbacks):
+    check_same_checkpoint(f"{case.output_dir}/checkpoint-{2 * arguments.process_index}")
+
+
+def test_checkpoints_that_differ_are_refused_by_all(case):
+    for report in launch(case.but(trainer=go_on_from_different), world_size=2):
+        assert report["error"].startswith("ConfigurationError: The processes would go on from different checkpoints: ")
+        assert "process 0 checkpoint-0, process 1 checkpoint-2. Each machine needs all files of one" in report["error"]
 
 
 def weights_digest(report):
