@@ -138,7 +138,8 @@ class SafeTrainer(ResumableTrainer):
                 if not is_lost_process(error) or isinstance(error, LostProcessError):
                     raise
                 step, last = self.state.global_step, self.state.max_steps
-                where = f"in step {step + 1}" if step < last else f"after the last step, {last}"
+                # Before the first step is planned, the last one is 0.
+                where = f"after the last step, {last}" if 0 < last <= step else f"in step {step + 1}"
                 raise lost_process(error, where, *newest_whole_checkpoint(Path(self.args.output_dir))) from error
             finally:
                 for tracker in self.trackers:
