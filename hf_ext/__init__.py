@@ -194,7 +194,7 @@ from hf_ext.inspection import (
     parameter_counts,
     weights_digest,
 )
-from hf_ext.launching import check_joined, check_same_data, check_shared, require_alone
+from hf_ext.launching import check_joined, check_same_data, check_shared, require_alone, wait_for_everyone
 from hf_ext.layers import freeze_parameters, layer_groups, unfreeze_parameters
 from hf_ext.losses import distillation_loss, hard_target_loss, hidden_state_loss, soft_target_loss
 from hf_ext.lost_process import LostProcessError
@@ -541,6 +541,7 @@ __all__ = [
     "tune_thresholds",
     "unfreeze_parameters",
     "untrained_teacher",
+    "wait_for_everyone",
     "weights_digest",
     "what_is_missing",
     "with_rows",

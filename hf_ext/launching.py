@@ -1,8 +1,11 @@
 """What a recipe sees of the processes that it was launched with."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
@@ -46,6 +49,29 @@ def require_alone(work: str) -> None:
             f"{work} is work for one process, and {launched} were launched. Start the recipe with python, without "
             "accelerate launch."
         )
+
+
+def wait_for_everyone() -> None:
+    """
+    Wait until all processes of the launch have come here. accelerate 1.15's function of this name gives each the GPU of
+    its number to wait with, also those on a CPU: on a machine with a GPU the second one has none.
+    """
+    state = PartialState()
+    if state.num_processes > 1 and state.device.type == "cpu":
+        torch.distributed.barrier()
+    else:
+        state.wait_for_everyone()
+
+
+@contextmanager
+def local_main_process_first() -> Iterator[None]:
+    """Inside a `with` block the first process of each machine is done before the others begin."""
+    main = PartialState().is_local_main_process
+    if not main:
+        wait_for_everyone()
+    yield
+    if main:
+        wait_for_everyone()
 
 
 def check_same_data(fingerprint: dict[str, str]) -> None:
@@ -101,10 +127,9 @@ def check_shared(folder: Path) -> None:
     Raises:
         ConfigurationError: On all processes, if a machine has a disk of its own.
     """
-    state = PartialState()
-    if state.num_processes == 1:
+    if PartialState().num_processes == 1:
         return
-    state.wait_for_everyone()
+    wait_for_everyone()
     found = gather_object([(folder / "run.json").is_file()])
     if not all(found):
         raise ConfigurationError(

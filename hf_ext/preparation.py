@@ -21,6 +21,7 @@ from hf_ext.data.loading import TextData
 from hf_ext.data.preflight import PreflightArguments, PreflightReport, preflight
 from hf_ext.experiments.cartography import DataMap, cartography_scores
 from hf_ext.experiments.cross_review import cross_review_scores
+from hf_ext.launching import local_main_process_first
 from hf_ext.trainers.base import ExtendedTrainer
 
 # Pairs of texts that a report shows.
@@ -82,7 +83,7 @@ def augment_training_rows(
         samples = list(zip(before, augmenter.augment(before), strict=True))
         return data, [f"The training texts are augmented anew in every epoch ({techniques})."], samples
     # One process fills the cache that the others read.
-    with PartialState().local_main_process_first():
+    with local_main_process_first():
         augmented = augmenter.augment_dataset(train, names, augmentation.augmentation_factor, num_proc)
     added = len(augmented) - len(train)
     dropped = f" {augmenter.dropped:,} more would have equalled their text." if augmenter.dropped else ""

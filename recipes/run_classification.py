@@ -67,6 +67,7 @@ from hf_ext import (
     take_target,
     task_of_config,
     tokenize_splits,
+    wait_for_everyone,
     weights_digest,
     with_scores,
     write_preflight,
@@ -157,7 +158,7 @@ def main(argv: list[str]) -> None:
         print_notes(notes)
 
     # Nothing was written so far, nor is it before the techniques have looked at their settings too.
-    PartialState().wait_for_everyone()
+    wait_for_everyone()
     if training_args.do_train:
         trainer.add_callback(StartOfRun(begin))
         result = trainer.train(resume_from_checkpoint=checkpoint)

@@ -59,6 +59,7 @@ from hf_ext import (
     train_control,
     train_student,
     untrained_teacher,
+    wait_for_everyone,
     weights_digest,
     with_rows,
     write_distillation,
@@ -129,7 +130,7 @@ def main(argv: list[str]) -> None:
     if run_args.dry_run:
         return
 
-    PartialState().wait_for_everyone()
+    wait_for_everyone()
     if training_args.should_save:
         open_output_dir(output_dir, run_args.overwrite, resume)
         record.add(notes=notes)

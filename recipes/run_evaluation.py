@@ -10,7 +10,6 @@ A calibration.json beside the model is applied; --calibration off evaluates the 
 
 import sys
 
-from accelerate import PartialState
 from transformers import DataCollatorWithPadding
 
 from hf_ext import (
@@ -44,6 +43,7 @@ from hf_ext import (
     start_training_log,
     task_of_config,
     tokenize_dataset,
+    wait_for_everyone,
     with_scores,
     write_results,
 )
@@ -90,7 +90,7 @@ def main(argv: list[str]) -> None:
             }
             for splits in (given.splits, outside.splits)
         )
-    PartialState().wait_for_everyone()
+    wait_for_everyone()
     if training_args.should_save:
         if run_args.overwrite:
             clear_output_dir(output_dir)

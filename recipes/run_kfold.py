@@ -15,7 +15,6 @@ it (predictions_out_of_fold.jsonl), report.html, run.json, and fold_runs with a 
 
 import sys
 
-from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from hf_ext import (
@@ -47,6 +46,7 @@ from hf_ext import (
     start_training_log,
     train_here,
     train_in_workers,
+    wait_for_everyone,
     write_kfold,
     write_preflight,
 )
@@ -85,7 +85,7 @@ def main(argv: list[str]) -> None:
 
     storage = open_storage(kfold.storage) if kfold.storage is not None else None
     # Nothing was written so far.
-    PartialState().wait_for_everyone()
+    wait_for_everyone()
     identity = None
     if training_args.should_save:
         if storage is None:

@@ -13,8 +13,6 @@ continues an interrupted run at whichever of its parts it was in.
 
 import sys
 
-from accelerate import PartialState
-
 from hf_ext import (
     MULTITASK_SETTINGS,
     RunRecord,
@@ -43,6 +41,7 @@ from hf_ext import (
     tasks_fingerprint,
     train_baselines,
     train_tasks,
+    wait_for_everyone,
     weights_digest,
     write_multitask,
     write_preflight,
@@ -81,7 +80,7 @@ def main(argv: list[str]) -> None:
         return
 
     # Nothing was written so far.
-    PartialState().wait_for_everyone()
+    wait_for_everyone()
     if training_args.should_save:
         open_output_dir(output_dir, run_args.overwrite, resume)
         record.write(output_dir)

@@ -28,6 +28,8 @@ FINE_TUNING = {
     "do_train": True,
     "do_predict": True,
     "save_strategy": "no",
+    # What SetFit computes in.
+    "mixed_precision": "no",
     "preflight": "off",
     "report_to": "none",
     "overwrite": True,

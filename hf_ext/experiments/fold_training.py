@@ -24,6 +24,7 @@ from hf_ext.experiments.cross_validation import PROBABILITIES, RESULT, CrossVali
 from hf_ext.experiments.one_of_many import one_tracked_run, without_bars
 from hf_ext.experiments.rehearsing import begin_training
 from hf_ext.files import write_json
+from hf_ext.launching import wait_for_everyone
 from hf_ext.preparation import quiet_arguments
 from hf_ext.results import predict_splits
 from hf_ext.training_log import training_log
@@ -108,7 +109,7 @@ def train_fold(run: CrossValidation, number: int, folder: Path) -> None:
     if main:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-    PartialState().wait_for_everyone()
+    wait_for_everyone()
     group = run.settings["training"].run_name or run.output_dir.name
     try:
         with training_log(folder, main), one_tracked_run(run.settings["training"].report_to, group), without_bars():
@@ -119,7 +120,7 @@ def train_fold(run: CrossValidation, number: int, folder: Path) -> None:
         for checkpoint in folder.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
         write_json(folder / RESULT, result)
-    PartialState().wait_for_everyone()
+    wait_for_everyone()
     # A Trainer is held by its own callbacks and hooks: nothing of it goes without this.
     gc.collect()
 

@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 from hf_ext.checkpoints import newest_whole_checkpoint
 from hf_ext.errors import ConfigurationError
 from hf_ext.files import write_json
+from hf_ext.launching import wait_for_everyone
 from hf_ext.trainers.base import ExtendedTrainer
 
 # Written into a folder when all that belongs there is.
@@ -33,10 +34,10 @@ def save_finished(trainer: ExtendedTrainer, folder: Path) -> None:
     """
     trainer.save_model()
     trainer.save_state()
-    trainer.accelerator.wait_for_everyone()
+    wait_for_everyone()
     if trainer.is_world_process_zero():
         write_json(folder / FINISHED, {"steps": trainer.state.global_step})
-    trainer.accelerator.wait_for_everyone()
+    wait_for_everyone()
 
 
 def train_into(trainer: ExtendedTrainer, folder: Path, checkpoint: str | None) -> None:
@@ -91,7 +92,7 @@ def train_once(
             )
     if resume and is_finished(folder):
         return False
-    PartialState().wait_for_everyone()
+    wait_for_everyone()
     if PartialState().is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(begun, settings)

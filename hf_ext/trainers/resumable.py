@@ -22,7 +22,7 @@ from hf_ext.checkpoints import (
     storage_errors,
 )
 from hf_ext.errors import ConfigurationError
-from hf_ext.launching import check_same_checkpoint
+from hf_ext.launching import check_same_checkpoint, wait_for_everyone
 from hf_ext.trainers.interrupts import Interrupts, interruption
 
 logger = logging.getLogger(__name__)
@@ -159,10 +159,10 @@ class ResumableTrainer(Trainer):
                 if self.args.should_save:
                     self.state.save_to_json(str(staged / STATE))
             # Every process adds its part.
-            self.accelerator.wait_for_everyone()
+            wait_for_everyone()
             if self.args.should_save:
                 put_in_place(staged, Path(final))
-            self.accelerator.wait_for_everyone()
+            wait_for_everyone()
             if self.accelerator.is_local_main_process and staged.is_dir():
                 # On a machine that does not share the first one's folder.
                 put_in_place(staged, Path(final))

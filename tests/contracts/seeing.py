@@ -7,14 +7,14 @@ from hf_ext import ExtensionCallback
 
 
 class SeeForward(ExtensionCallback):
-    """How often the first layer with weights ran in training so far, and how often it gave half precision."""
+    """How often the first linear layer ran in training so far, and how often it gave half precision."""
 
     def __init__(self):
         self.calls = self.bf16 = self.fp16 = 0
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         super().on_train_begin(args, state, control, **kwargs)
-        layer = next(module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv1d))
+        layer = next(module for module in model.modules() if isinstance(module, nn.Linear))
         layer.register_forward_hook(self._count)
 
     def _count(self, module, inputs, output):

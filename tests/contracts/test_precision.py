@@ -26,7 +26,7 @@ OF_BF16 = {"rtol": 0.02, "atol": 4e-3}
 def case_of(name, tmp_path, folder="run"):
     model, arguments = FLAGS[name]
     # Sparse embeddings, another optimizer, cannot be compiled.
-    sparse = False if name == "compiled" else None
+    sparse = {"compiled": False, "bf16, sparse embeddings": True}.get(name)
     return Case(str(tmp_path / folder), model=model, batch_size=8, dropout=0.1, sparse=sparse, arguments=arguments)
 
 

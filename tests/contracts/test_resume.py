@@ -1,7 +1,9 @@
 """A run that is killed and resumed ends with the weights of one that was not."""
 
 import pytest
+import torch
 from runs import Case, assert_same_weights, launch, train
+from transformers import TrainerCallback
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
@@ -32,3 +34,19 @@ def test_epochs_have_different_orders(tmp_path):
     first, second = batches[: len(batches) // 2], batches[len(batches) // 2 :]
     assert first != second
     assert sorted(row for batch in first for row in batch) == sorted(row for batch in second for row in batch)
+
+
+class OneGpu(TrainerCallback):
+    """The machine has a GPU, as far as what waits for other processes can see."""
+
+    def __init__(self):
+        torch._C._get_accelerator = lambda: torch.device("cuda")
+
+
+def test_cpu_processes_save_on_a_machine_with_one_gpu(tmp_path):
+    case = Case(output_dir=str(tmp_path), batch_size=8, save_steps=2, epochs=1, callbacks=(OneGpu,), use_cpu=True)
+    assert train(case, world_size=2)["steps"] == 2
+    assert {path.name for path in (tmp_path / "checkpoint-2").glob("rng_state_*")} == {
+        "rng_state_0.pth",
+        "rng_state_1.pth",
+    }
