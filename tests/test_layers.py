@@ -48,6 +48,7 @@ PREPROCESSING = (
 LAYERS = {
     "version": 0,
     "errors": 0,
+    "finite": 0,
     "problem_types": 0,
     "files": 0,
     "lost_process": 0,

@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 from hf_ext.callbacks.base import ExtensionCallback
 from hf_ext.errors import ConfigurationError, nearest
 from hf_ext.evaluation.metrics import LESS_IS_BETTER
+from hf_ext.finite import is_finite_number
 
 logger = logging.getLogger(__name__)
 
@@ -110,10 +111,10 @@ class EarlyStoppingThresholdCallback(ExtensionCallback):
                 f"patience is {patience!r}; it must be a whole number of at least 1, or None to never stop for it."
             )
         for name, value in {"threshold": threshold, "min_epochs": min_epochs}.items():
-            if not _is_finite(value) or value < 0:
+            if not is_finite_number(value) or value < 0:
                 raise ConfigurationError(f"{name} is {value!r}; it must be a finite number of at least 0.")
         for name, value in {"target": target, "divergence_threshold": divergence_threshold}.items():
-            if value is not None and not _is_finite(value):
+            if value is not None and not is_finite_number(value):
                 raise ConfigurationError(f"{name} is {value!r}; it must be a finite number, or left out.")
         if threshold_mode not in THRESHOLD_MODES:
             raise ConfigurationError(
@@ -272,10 +273,6 @@ class EarlyStoppingThresholdCallback(ExtensionCallback):
     def metrics(self) -> dict[str, float]:
         names = [name for name in ("reference", "evaluations_without_gain") if self._progress.get(name) is not None]
         return {f"early_stopping/{self._name}/{name}": self._progress[name] for name in names}
-
-
-def _is_finite(value) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _full_name(metric: str) -> str:

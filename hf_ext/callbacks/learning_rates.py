@@ -1,14 +1,13 @@
 """Discriminative learning rates: lower layers move less."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from numbers import Real
 
 from transformers import TrainerCallback, TrainingArguments
 
 from hf_ext.callbacks.base import ExtensionCallback
 from hf_ext.errors import ConfigurationError
+from hf_ext.finite import is_finite_number
 from hf_ext.layers import HEAD, match_names
 
 
@@ -64,18 +63,18 @@ class DiscriminativeLearningRateCallback(ExtensionCallback):
     ):
         if layerwise_lr_decay is None and head_learning_rate is None and not scales:
             raise ConfigurationError("Pass layerwise_lr_decay, head_learning_rate or scales.")
-        if layerwise_lr_decay is not None and not (_is_number(layerwise_lr_decay) and layerwise_lr_decay >= 1):
-            is_factor = _is_number(layerwise_lr_decay) and 0 < layerwise_lr_decay < 1
+        if layerwise_lr_decay is not None and not (is_finite_number(layerwise_lr_decay) and layerwise_lr_decay >= 1):
+            is_factor = is_finite_number(layerwise_lr_decay) and 0 < layerwise_lr_decay < 1
             hint = f" A factor of {layerwise_lr_decay} is a divisor of {1 / layerwise_lr_decay:g}." if is_factor else ""
             raise ConfigurationError(
                 f"layerwise_lr_decay is {layerwise_lr_decay}; it divides the rate, so it must be at least 1.{hint}"
             )
-        if head_learning_rate is not None and not (_is_number(head_learning_rate) and head_learning_rate > 0):
+        if head_learning_rate is not None and not (is_finite_number(head_learning_rate) and head_learning_rate > 0):
             raise ConfigurationError(f"head_learning_rate is {head_learning_rate}; it must be above 0.")
         if scales is not None and not isinstance(scales, Mapping):
             raise ConfigurationError(f"scales is {scales!r}; it must be a mapping of patterns to numbers.")
         for pattern, scale in (scales or {}).items():
-            if not (_is_number(scale) and scale >= 0):
+            if not (is_finite_number(scale) and scale >= 0):
                 raise ConfigurationError(f"scales gives {pattern!r} {scale!r}; it must be a number of at least 0.")
         self.layerwise_lr_decay = layerwise_lr_decay
         self.head_learning_rate = head_learning_rate
@@ -107,10 +106,6 @@ class DiscriminativeLearningRateCallback(ExtensionCallback):
                 else:
                     scales.update({name: scale for name in members if name in matched})
         return scales
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass

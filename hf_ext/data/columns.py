@@ -4,6 +4,7 @@ import json
 import math
 
 from hf_ext.arguments import DataArguments
+from hf_ext.data.augmentation.checks import ADDED_COLUMNS
 from hf_ext.data.difficulty import SCORERS, TRAINED_SCORERS
 from hf_ext.data.labels import Task, parse_labels
 from hf_ext.data.reading import Table
@@ -20,8 +21,6 @@ PAIR_COLUMNS = (
     ("text", "text_pair"),
 )
 LABEL_COLUMNS = ("label", "labels")
-# What augmented data has besides: which row a row is a copy of, and whether it is one.
-COPY_COLUMNS = ("source_idx", "is_augmented")
 
 
 def find_columns(table: Table, data_args: DataArguments) -> dict[str, list[str]]:
@@ -118,7 +117,7 @@ def read_numbers(table: Table, columns: dict[str, list[str]], names: tuple[str, 
     Raises:
         DataError: If one is not there, has another meaning, or a row has no number in it.
     """
-    taken = {"text", "text_pair", "label", *columns["text"], *columns["text_pair"], *columns["label"], *COPY_COLUMNS}
+    taken = {"text", "text_pair", "label", *columns["text"], *columns["text_pair"], *columns["label"], *ADDED_COLUMNS}
     read = {}
     for name in names:
         if name in taken:

@@ -1,8 +1,6 @@
 """Orders of the training rows: of constant length and a pure function of (seed, epoch)."""
 
-import math
 from collections.abc import Iterator, Sequence
-from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -10,6 +8,7 @@ from torch.utils.data import Sampler
 
 from hf_ext.data.difficulty import checked_scores, percentile_within_label
 from hf_ext.errors import ConfigurationError, nearest
+from hf_ext.finite import is_finite_number
 from hf_ext.schedules import PACINGS, competence
 
 MODES = ("curriculum", "anti", "random", "none")
@@ -122,7 +121,7 @@ class CurriculumScheduler:
         pacing: Literal["linear", "root", "log", "exp", "step"] = "linear",
     ):
         for name, value in {"initial_difficulty": initial_difficulty, "final_difficulty": final_difficulty}.items():
-            if not _is_finite(value) or not 0 < value <= 1:
+            if not is_finite_number(value) or not 0 < value <= 1:
                 raise ConfigurationError(
                     f"{name} is {value!r}; it must be a share of the rows: above 0 (a run needs some), at most 1."
                 )
@@ -131,7 +130,7 @@ class CurriculumScheduler:
                 f"initial_difficulty={initial_difficulty} is above final_difficulty={final_difficulty}; a curriculum "
                 "takes rows in. To begin with the hardest rows, use the mode 'anti'."
             )
-        if num_epochs is not None and (not _is_finite(num_epochs) or num_epochs < 1):
+        if num_epochs is not None and (not is_finite_number(num_epochs) or num_epochs < 1):
             raise ConfigurationError(f"num_epochs is {num_epochs!r}; it must be a number of at least 1.")
         if pacing not in PACINGS:
             raise ConfigurationError(
@@ -286,7 +285,3 @@ class CurriculumSampler(Sampler[int]):
         share = self.scheduler.get_difficulty(self.epoch)
         order = curriculum_order(self.shares, share, self.seed, self.epoch, self.lengths, self.batch_size)
         return iter(order.tolist())
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)

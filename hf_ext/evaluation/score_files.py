@@ -16,6 +16,7 @@ from hf_ext.evaluation.prediction_files import find_file
 from hf_ext.evaluation.significance import holm
 from hf_ext.evaluation.t_test import TTest, paired_t_test
 from hf_ext.evaluation.tables import METRIC_TITLES, aligned, format_p, p_value, signed
+from hf_ext.finite import is_finite_number
 
 SCORES_FILE = "kfold_results.json"
 FOLDS, SEEDS = "folds", "seeds"
@@ -231,14 +232,10 @@ def _run(item: Any, where: str, metric: Any) -> Run:
     if not isinstance(metrics, dict) or metric not in metrics:
         held = ", ".join(metrics) if isinstance(metrics, dict) else repr(metrics)
         raise DataError(f"{where}: metrics lack {metric!r}, the file's metric; they are {held or 'empty'}.")
-    if not _is_number(metrics[metric]):
+    if not is_finite_number(metrics[metric]):
         raise DataError(f"{where}: {metric} is {metrics[metric]!r}; it must be a finite number.")
-    numbers = {name: float(value) for name, value in metrics.items() if _is_number(value)}
+    numbers = {name: float(value) for name, value in metrics.items() if is_finite_number(value)}
     return Run(*(item[key] for key in Run._fields[:-1]), numbers)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _series(a: Scores, b: Scores) -> tuple[str, float, dict[str, tuple[list[float], list[float]]]]:

@@ -8,6 +8,7 @@ import numpy as np
 from hf_ext.data.augmentation.text_edits import TECHNIQUES
 from hf_ext.errors import ConfigurationError, DataError, nearest
 
+# What augmented data has besides: which row a row is a copy of, and whether it is one.
 ADDED_COLUMNS = ("source_idx", "is_augmented")
 
 

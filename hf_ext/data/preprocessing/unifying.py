@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from hf_ext.arguments import RawDataArguments
-from hf_ext.data.columns import COPY_COLUMNS, LABEL_COLUMNS, PAIR_COLUMNS, TEXT_COLUMNS
+from hf_ext.data.augmentation.checks import ADDED_COLUMNS
+from hf_ext.data.columns import LABEL_COLUMNS, PAIR_COLUMNS, TEXT_COLUMNS
 from hf_ext.data.streaming import Rows, Source, iter_batches
 from hf_ext.errors import DataError, nearest
 
@@ -82,7 +83,7 @@ def find_forms(sources: list[Source], data_args: RawDataArguments, keep_columns:
             files, their columns and the arguments that help.
     """
     columns = {source: _peek(source) for source in sources}
-    present = [name for name in COPY_COLUMNS if any(name in names for names in columns.values())]
+    present = [name for name in ADDED_COLUMNS if any(name in names for names in columns.values())]
     keep_columns = list(dict.fromkeys([*keep_columns, *present]))
     forms = {source: _form(source, columns, data_args, keep_columns) for source in sources}
     first = sources[0]
