@@ -63,9 +63,9 @@ PEERS = (
     Measurement(
         "peers_setfit",
         "peers.py",
-        "setfit --data_dir {data_dir}",
+        "setfit --data_dir {data_dir} --seeds 5",
         None,
-        {"outputs/peers/setfit/trec6_64_2_hf_ext.json": '"accuracy"'},
+        {"outputs/peers/setfit/trec6_64_4_hf_ext.json": '"accuracy"'},
         sets=("sst1", "trec6"),
         needs=(MINILM,),
     ),
