@@ -1,6 +1,5 @@
 """Several processes train on each row once, also where the rows do not divide by them, and on streams."""
 
-import hashlib
 from functools import partial
 
 import pytest
@@ -8,7 +7,6 @@ from runs import Case, assert_same_weights, collate, launch, make_model, make_ro
 from torch.utils.data import DataLoader, IterableDataset
 
 from hf_ext import ConfigurationError, ExtendedTrainer, GradualUnfreezingCallback
-from hf_ext.launching import check_same_checkpoint
 from hf_ext.trainers.rank_rows import RankCollator, RankRows
 
 EXACT = {"rtol": 1e-4, "atol": 2e-6}
@@ -109,55 +107,6 @@ def test_a_stream_to_evaluate_is_refused(case):
     reports = launch(case.but(trainer=evaluate_stream), world_size=2)
     for report in reports:
         assert report["error"].startswith("ConfigurationError: The rows to evaluate are a stream, and there are 2")
-
-
-# ---- Machines with disks of their own ----
-
-
-def make_trainer_of_a_machine(case, arguments, callbacks):
-    arguments.output_dir = f"{case.output_dir}/machine_{arguments.process_index}"
-    rows = make_rows(case)
-    return ExtendedTrainer(
-        model=make_model(case), args=arguments, train_dataset=rows, eval_dataset=rows[:7], data_collator=collate
-    )
-
-
-def test_the_best_model_is_that_of_all(case):
-    # By the largest loss: with this rate that is not the last one.
-    best = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 2, "learning_rate": 0.5}
-    best |= {"metric_for_best_model": "loss", "greater_is_better": True}
-    reports = launch(
-        case.but(trainer=make_trainer_of_a_machine, batch_size=8, save_steps=2, arguments=best), world_size=2
-    )
-    assert_same_weights(*reports)
-    # Otherwise the best was the last, and the test has shown nothing.
-    digests = [report["digests"][-1] for report in reports]
-    assert digests[0] == digests[1] != weights_digest(reports[0])
-
-
-@pytest.mark.parametrize("steps", [2, 6])
-def test_the_best_model_of_a_single_checkpoint_too(case, steps):
-    # On the second machine there is nothing of it when the Trainer looks for its weights.
-    best = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": steps, "max_steps": steps}
-    machines = case.but(trainer=make_trainer_of_a_machine, batch_size=8, save_steps=steps, arguments=best)
-    assert_same_weights(*launch(machines, world_size=2))
-
-
-def go_on_from_different(case, arguments, callbacks):
-    check_same_checkpoint(f"{case.output_dir}/checkpoint-{2 * arguments.process_index}")
-
-
-def test_checkpoints_that_differ_are_refused_by_all(case):
-    for report in launch(case.but(trainer=go_on_from_different), world_size=2):
-        assert report["error"].startswith("ConfigurationError: The processes would go on from different checkpoints: ")
-        assert "process 0 checkpoint-0, process 1 checkpoint-2. Each machine needs all files of one" in report["error"]
-
-
-def weights_digest(report):
-    digest = hashlib.sha256()
-    for value in report["weights"].values():
-        digest.update(value.numpy().tobytes())
-    return digest.hexdigest()
 
 
 # ---- Sharded models ----
