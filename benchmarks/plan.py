@@ -214,7 +214,7 @@ AUGMENTATION = (
         "augmentation_run",
         "augmentation.py",
         "run --data_dir {data_dir} --wordnet_dir {wordnet_dir}",
-        "--sets trec6 subj --sizes all --seeds 2 --width 8",
+        "--sets subj --sizes all --seeds 2 --width 8",
         {"outputs/augmentation.jsonl": '"set": "subj", "arm": "nlpaug"'},
         sets=EDA_SETS,
         needs=(NLPAUG,),

@@ -37,7 +37,13 @@ PARTS = ("teacher", "control")
 GROUPS = ("tasks", "baselines")
 
 
-def check_output_dir(output_dir: str, overwrite: bool, checkpoint: str | None = None, model: str | None = None) -> Path:
+def check_output_dir(
+    output_dir: str,
+    overwrite: bool,
+    checkpoint: str | None = None,
+    model: str | None = None,
+    can_resume: bool = True,
+) -> Path:
     """
     See that a run may write to `output_dir`, without writing anything that stays.
 
@@ -47,6 +53,8 @@ def check_output_dir(output_dir: str, overwrite: bool, checkpoint: str | None = 
         checkpoint (`str`, *optional*): The checkpoint that the run continues from; one inside `output_dir` makes it
             the same run.
         model (`str`, *optional*): The model that the run loads, which it must not replace.
+        can_resume (`bool`, *optional*, defaults to `True`): Whether the recipe goes on with runs, which its refusal of
+            one that is there then proposes.
 
     Raises:
         ConfigurationError: If another run is writing to it, if it holds another run that is neither resumed nor to be
@@ -62,7 +70,7 @@ def check_output_dir(output_dir: str, overwrite: bool, checkpoint: str | None = 
     check_free(path)
     continued = checkpoint is not None and Path(checkpoint).resolve().is_relative_to(path.resolve())
     if not overwrite and not continued:
-        _refuse_held(path)
+        _refuse_held(path, can_resume)
     check_writable(path, "output_dir")
     return path
 
@@ -102,7 +110,7 @@ def open_output_dir(path: Path, overwrite: bool, resume: bool = False) -> None:
     if overwrite and not resume:
         clear_output_dir(path)
     elif not resume:
-        _refuse_held(path)
+        _refuse_held(path, can_resume=True)
     held.callback(end_training_log, start_training_log(path))
 
 
@@ -146,12 +154,13 @@ class StartOfRun(TrainerCallback):
 # ---- Inside ----
 
 
-def _refuse_held(path: Path) -> None:
+def _refuse_held(path: Path, can_resume: bool) -> None:
     held = _held_run(path)
     if held:
+        resuming = ", continue that run with --resume_from_checkpoint true," if can_resume else ""
         raise ConfigurationError(
-            f"output_dir {path} holds another run ({held[0].name}). Choose another directory, continue that run with "
-            "--resume_from_checkpoint true, or replace it with --overwrite."
+            f"output_dir {path} holds another run ({held[0].name}). Choose another directory{resuming} or replace it "
+            "with --overwrite."
         )
 
 

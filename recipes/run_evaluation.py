@@ -62,7 +62,9 @@ def main(argv: list[str]) -> None:
     model_args, data_args, training_args, run_args = (settings[name] for name in ("model", "data", "training", "run"))
     record = RunRecord(argv, settings)
     check_joined()
-    output_dir = check_output_dir(training_args.output_dir, run_args.overwrite, model=model_args.model_name_or_path)
+    output_dir = check_output_dir(
+        training_args.output_dir, run_args.overwrite, model=model_args.model_name_or_path, can_resume=False
+    )
     task = task_of_config(load_config(model_args))
     saved_args = settings["calibration"]
     given = load_text_data(data_args, model_args, ("test",), task)

@@ -48,7 +48,7 @@ def main(argv: list[str]) -> None:
     model_args, data_args, export_args = settings["model"], settings["data"], settings["export"]
     record = RunRecord(argv, settings)
     source = model_args.model_name_or_path
-    output_dir = check_output_dir(export_args.output_dir, export_args.overwrite, model=source)
+    output_dir = check_output_dir(export_args.output_dir, export_args.overwrite, model=source, can_resume=False)
     task = task_of_config(load_config(model_args))
     given = load_text_data(data_args, model_args, ("test",), task)
     calibration = find_calibration(model_args, task) if settings["calibration"].calibration == "auto" else None

@@ -38,7 +38,9 @@ def main(argv: list[str]) -> None:
     model_args, data_args, training_args = settings["model"], settings["data"], settings["training"]
     run_args, finder_args, augmentation = settings["run"], settings["lr_finder"], settings["augmentation"]
     check_training_arguments(training_args)
-    output_dir = check_output_dir(training_args.output_dir, run_args.overwrite, model=model_args.model_name_or_path)
+    output_dir = check_output_dir(
+        training_args.output_dir, run_args.overwrite, model=model_args.model_name_or_path, can_resume=False
+    )
     if model_args.model_name_or_path is not None:
         load_config(model_args)
     given = load_text_data(data_args, model_args, ("train",))

@@ -71,7 +71,9 @@ def main(argv: list[str]) -> None:
     check_training_arguments(training_args)
     output_dir = Path(training_args.output_dir)
     continued = None if run_args.overwrite else held_search(output_dir, search_args)
-    check_output_dir(training_args.output_dir, run_args.overwrite, continued, model_args.model_name_or_path)
+    check_output_dir(
+        training_args.output_dir, run_args.overwrite, continued, model_args.model_name_or_path, can_resume=False
+    )
     if model_args.model_name_or_path is not None:
         load_config(model_args)
 

@@ -88,7 +88,7 @@ def compare_files(args: ComparisonArguments) -> ComparisonResult:
     """
     names = model_names(args)
     _check_place(Path(args.output_dir), [*(args.predictions or []), *(args.scores or [])])
-    check_output_dir(args.output_dir, args.overwrite)
+    check_output_dir(args.output_dir, args.overwrite, can_resume=False)
     baseline = names[0] if args.baseline is None else args.baseline
     if baseline not in names:
         raise ConfigurationError(f"baseline is {baseline!r}; the models are {', '.join(names)}.")

@@ -87,7 +87,7 @@ def published_folder(output_dir: Path, overwrite: bool) -> Iterator[Path]:
     try:
         yield work
         # Another run may have come first.
-        check_output_dir(str(output_dir), overwrite)
+        check_output_dir(str(output_dir), overwrite, can_resume=False)
         if overwrite:
             clear_output_dir(output_dir)
         output_dir.mkdir(parents=True, exist_ok=True)

@@ -258,7 +258,8 @@ def load_config(model_args: ModelArguments):
     try:
         return AutoConfig.from_pretrained(model_args.config_name or name, **_hub_kwargs(model_args))
     except (OSError, ValueError, json.JSONDecodeError) as error:
-        raise ConfigurationError(f"{name} could not be loaded: {error}") from error
+        no_folder = "" if folder.is_dir() else f" There is no folder {folder} on this machine either."
+        raise ConfigurationError(f"{name} could not be loaded: {error}{no_folder}") from error
 
 
 def longest_input(config) -> int | None:

@@ -496,3 +496,19 @@ def test_equal_texts_are_held_out_together(load, pairs):
 def test_equal_texts_only_cannot_be_held_out(load):
     with pytest.raises(DataError, match="20 training rows with 1 different texts are too few to hold out 2 of them"):
         load([{"text": "same", "label": "ab"[i % 2]} for i in range(20)])
+
+
+def test_whole_numbers_with_decimals_are_said_to_be_a_regression(load):
+    def notes(labels, **options):
+        rows = [{"text": f"text {place}", "label": label} for place, label in enumerate(labels)]
+        return load(rows, needed=("train",), validation_size=0.0, **options).notes
+
+    (note,) = notes([0.0, 1.0, 1.0])
+    assert "such as 0.0: a number is predicted (regression). Write classes as whole numbers or strings" in note
+    assert notes([0.0, 1.0, 1.0], do_regression=True) == notes([0.0, 1.0, 1.5]) == []
+
+
+def test_two_columns_that_are_missing_are_named_together(load):
+    message = r"neither a column 'text' nor 'label'\. It has review, stars; name .*--text_column_names and --label_column"
+    with pytest.raises(DataError, match=message):
+        load([{"review": "good", "stars": "5"}, {"review": "bad", "stars": "1"}])

@@ -182,7 +182,7 @@ def test_names_that_do_not_exist(tmp_path):
         load(str(tmp_path / "missing"))
     with raises("./missing: there is no directory of that name"):
         load("./missing")
-    with raises("nobody/no-such-model could not be loaded"):
+    with raises("nobody/no-such-model could not be loaded", "There is no folder nobody/no-such-model on this machine"):
         load("nobody/no-such-model")
     with raises("The tokenizer of nobody/no-such-model could not be loaded"):
         load_tokenizer("nobody/no-such-model", ModelArguments(model_type="textcnn"))
