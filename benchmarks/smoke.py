@@ -72,8 +72,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="of plan.py; what they build on comes along")
     plan, began = [each for each in chosen(parser.parse_args().only) if each.toy is not None], time.perf_counter()
-    # First what others wait for, so that in the end no core is without work.
+    # First what others wait for, then the later sections, whose toys take longest: in the end no core is without work.
     awaited = {name for each in plan for name in each.after}
+    plan.reverse()
     plan.sort(key=lambda each: each.name not in awaited)
     needed = sorted({need for each in plan for need in each.needs} - NOT_NEEDED)
     if lacks := [f"{need}: {NEEDS[need]}" for need in needed if not is_there(need)]:

@@ -114,8 +114,8 @@ def load_text_data(
         is_guess = task.problem_type == REGRESSION and data_args.do_regression is None
         if is_guess and all(label.is_integer() for label in train_labels):
             notes.append(
-                f"The labels of {tables['train'].source} are written with decimals, such as {train_labels[0]}: a number "
-                "is predicted (regression). Write classes as whole numbers or strings; if it is right, pass "
+                f"The labels of {tables['train'].source} are written with decimals, such as {train_labels[0]}: a "
+                "number is predicted (regression). Write classes as whole numbers or strings; if it is right, pass "
                 "--do_regression true."
             )
     for name, table in tables.items():

@@ -509,6 +509,6 @@ def test_whole_numbers_with_decimals_are_said_to_be_a_regression(load):
 
 
 def test_two_columns_that_are_missing_are_named_together(load):
-    message = r"neither a column 'text' nor 'label'\. It has review, stars; name .*--text_column_names and --label_column"
+    message = r"neither a column 'text' nor 'label'\. It has review, stars; .* and --label_column_name"
     with pytest.raises(DataError, match=message):
         load([{"review": "good", "stars": "5"}, {"review": "bad", "stars": "1"}])

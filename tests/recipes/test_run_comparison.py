@@ -158,7 +158,7 @@ def test_perfect_equal_and_single_rows_are_told(run_comparison, tmp_path, capsys
 def test_a_finished_comparison_is_only_replaced_when_asked(run_comparison, files, tmp_path):
     flags = ["--predictions", *files, "--output_dir", str(tmp_path / "out")]
     run_comparison(flags)
-    with pytest.raises(UsageError, match=r"holds another run \(run.json\). Choose another directory or replace it with --overwrite."):
+    with pytest.raises(UsageError, match=r"\(run.json\). Choose another directory or replace it with --overwrite."):
         run_comparison(flags)
     run_comparison([*flags, "--overwrite"])
 
