@@ -45,7 +45,8 @@ def find_columns(table: Table, data_args: DataArguments) -> dict[str, list[str]]
         columns["label"] = [data_args.label_column_name]
     else:
         columns["label"] = [name for name in LABEL_COLUMNS if name in available][:1] or ["label"]
-    if columns["text"] == ["text"] and columns["label"] == ["label"] and not {"text", "label"} & set(available):
+    guessed = columns["text"] == ["text"] and columns["label"] == ["label"]
+    if guessed and not {"text", "label"} & set(available) and not nearest("text", available):
         raise DataError(
             f"{table.source} has neither a column 'text' nor 'label'. It has {', '.join(available)}; name the right "
             "ones with --text_column_names and --label_column_name."
