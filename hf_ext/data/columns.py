@@ -23,8 +23,8 @@ PAIR_COLUMNS = (
 LABEL_COLUMNS = ("label", "labels")
 
 
-def find_columns(table: Table, data_args: DataArguments) -> dict[str, list[str]]:
-    """Names of the columns that make `text`, `text_pair` and `label`."""
+def find_columns(table: Table, data_args: DataArguments, labelled: bool = True) -> dict[str, list[str]]:
+    """Names of the columns that make `text`, `text_pair` and, where rows have to be `labelled`, `label`."""
     removed = listed_names(data_args.remove_columns)
     for name in removed:
         table.column(name, "remove_columns")
@@ -46,7 +46,7 @@ def find_columns(table: Table, data_args: DataArguments) -> dict[str, list[str]]
     else:
         columns["label"] = [name for name in LABEL_COLUMNS if name in available][:1] or ["label"]
     guessed = columns["text"] == ["text"] and columns["label"] == ["label"]
-    if guessed and not {"text", "label"} & set(available) and not nearest("text", available):
+    if labelled and guessed and not {"text", "label"} & set(available) and not nearest("text", available):
         raise DataError(
             f"{table.source} has neither a column 'text' nor 'label'. It has {', '.join(available)}; name the right "
             "ones with --text_column_names and --label_column_name."

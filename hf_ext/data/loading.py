@@ -104,7 +104,7 @@ def load_text_data(
         raise DataError(
             f"There are no {' or '.join(needed)} rows. Pass {' or '.join(f'--{name}_file' for name in needed)}."
         )
-    columns = find_columns(tables[next(iter(tables))], data_args)
+    columns = find_columns(tables[next(iter(tables))], data_args, labelled=task is None)
     splits, notes = {}, []
     for name, table in tables.items():
         splits[name] = read_texts(table, columns, data_args) | {"file_row": list(range(1, len(table.rows) + 1))}

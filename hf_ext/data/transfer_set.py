@@ -145,7 +145,7 @@ def read_unlabelled(files: str | Path | Sequence[str | Path], data_args: DataArg
             texts += rows
             continue
         table = read_table(path)
-        columns = find_columns(table, data_args)
+        columns = find_columns(table, data_args, labelled=False)
         found = read_texts(table, columns, data_args)
         rows = list(zip(found["text"], found["text_pair"], strict=True)) if "text_pair" in found else found["text"]
         _check_kind(rows, texts, path)
