@@ -296,5 +296,8 @@ class RunArguments:
     )
     sparse_embeddings: Literal["auto", "on", "off"] = field(
         default="auto",
-        metadata={"help": "Update only the embedding rows of the batch; auto: with AdamW on a CPU (see SparseAdamW)."},
+        metadata={
+            "help": "Update only the embedding rows of the batch; auto: with AdamW in one process on a CPU (see "
+            "SparseAdamW)."
+        },
     )

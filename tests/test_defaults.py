@@ -228,6 +228,23 @@ def test_the_processor_is_asked():
     assert cpu_has_bf16() is any(bool(capabilities.get(name)) for name in ("avx512_bf16", "amx_bf16", "arm_bf16"))
 
 
+# ---- Sparse embeddings ----
+
+
+def test_where_sparse_embeddings_can_be_asked_for(monkeypatch):
+    for optimizer in ("adamw_torch", "adamw_torch_fused"):
+        assert complete(sparse_embeddings="on", optim=optimizer)["sparse_embeddings"] == "on"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "one process (2 launched)" in error_of(complete, sparse_embeddings="on")
+    assert complete(sparse_embeddings="auto")["sparse_embeddings"] == "auto"
+
+
+@pytest.mark.parametrize("values", [{"optim": "sgd"}, {"use_cpu": False}, {"torch_compile": True}])
+def test_where_sparse_embeddings_are_refused(values):
+    message = error_of(complete, sparse_embeddings="on", **values)
+    assert f"(it is {values.get('optim', 'adamw_torch_fused')})" in message and "Leave it at auto" in message
+
+
 # ---- What trains more than once ----
 
 

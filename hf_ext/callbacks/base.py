@@ -25,7 +25,7 @@ class ExtensionCallback(TrainerCallback):
     asked = False
     # Whether the technique does its work through the Trainer's events alone, so that only its metrics need the asking.
     works_on_plain_trainer = False
-    # Whether parameters are frozen for a time: DDP cannot do without a sparse gradient that it expects.
+    # Whether parameters are frozen for a time: DDP has to look for those without a gradient.
     freezes_parameters = False
 
     def learning_rate_scales(self, groups: dict[str, list[str]], args: TrainingArguments) -> dict[str, float] | None:

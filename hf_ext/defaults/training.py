@@ -111,13 +111,16 @@ def _set_evaluations(values: dict[str, Any]) -> None:
 
 def _refuse_sparse_embeddings(values: dict[str, Any]) -> None:
     """Where they were asked for, and the optimizer or the machine, which are known by now, cannot do them."""
-    optimizer = values.get("optim", "adamw_torch_fused")
+    optimizer, launched = values.get("optim", "adamw_torch_fused"), int(os.environ.get("WORLD_SIZE", "1"))
     if values.get("sparse_embeddings") == "on" and not (
-        values["use_cpu"] and optimizer in ("adamw_torch", "adamw_torch_fused") and not values.get("torch_compile")
+        values["use_cpu"]
+        and optimizer in ("adamw_torch", "adamw_torch_fused")
+        and not values.get("torch_compile")
+        and launched == 1
     ):
         raise ConfigurationError(
-            f"sparse_embeddings=on needs optim=adamw_torch or adamw_torch_fused (it is {optimizer}) on a CPU without "
-            "torch_compile. Leave it at auto."
+            f"sparse_embeddings=on needs optim=adamw_torch or adamw_torch_fused (it is {optimizer}) and one process "
+            f"({launched} launched) on a CPU, without torch_compile. Leave it at auto."
         )
 
 

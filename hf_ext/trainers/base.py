@@ -50,7 +50,7 @@ class ExtendedTrainer(TechniqueTrainer):
     Args:
         sparse_embeddings (`bool`, *optional*):
             Update only the embedding rows that a batch contains (see [`SparseAdamW`]). By default on where it saves
-            time: AdamW on a CPU, without `torch_compile`, for embeddings of at least 2,048 rows.
+            time: AdamW in one process on a CPU, without `torch_compile`, for embeddings of at least 2,048 rows.
         class_weights (`str`, `list` or `dict`, *optional*):
             `"balanced"`, a weight a class, or class name -> weight (others 1), scaled to a mean of 1 over the training
             rows; see [`resolve_class_weights`]. The loss of a step stays a mean over its rows.

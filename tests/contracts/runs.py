@@ -57,6 +57,7 @@ class Case:
     epochs: int = 2
     sampling: str = "sequential"
     dropout: float = 0.0
+    # `None`: in one process only, which is compared with two as `False`.
     sparse: bool | None = None
     save_steps: int = 0
     kill_at_step: int = 0

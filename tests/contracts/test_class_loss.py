@@ -85,7 +85,7 @@ def assert_equal_training(one, other):
 @each_problem
 @each_loss
 def test_one_batch_equals_accumulation_equals_two_processes(make_case, name, problem_type):
-    case = make_case(name, problem_type)
+    case = make_case(name, problem_type, sparse=False)
     whole = train(case)
     assert_equal_training(whole, train(case.but(batch_size=4, accumulation=4)))
     assert_equal_training(whole, train(case.but(batch_size=8), world_size=2))

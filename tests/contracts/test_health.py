@@ -50,7 +50,7 @@ def test_one_bad_micro_batch_leaves_out_the_whole_step(case):
 
 
 def test_two_processes_leave_it_out_together(case):
-    whole = train(case.but(settings=Ailing()))
+    whole = train(case.but(settings=Ailing(), sparse=False))
     # Row 20 is the second process's: rows 16 to 19 and 24 to 27 are the first's.
     two = train(case.but(settings=Ailing(), batch_size=4, accumulation=2), world_size=2)
     assert_same_weights(two, whole, **CLOSE)
@@ -148,7 +148,7 @@ def make_reference(case):
 
 def test_two_processes_roll_back_together(case):
     ailing = Ailing(nonfinite="roll_back", heals_below=6e-4)
-    one = train(case.but(settings=ailing, save_steps=1))
+    one = train(case.but(settings=ailing, save_steps=1, sparse=False))
     two = train(case.but(settings=ailing, save_steps=1, batch_size=8), world_size=2)
     assert_same_weights(one, two, **CLOSE)
 

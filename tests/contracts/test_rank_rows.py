@@ -37,7 +37,7 @@ def stream(case, kind=CountedRows):
 
 @pytest.fixture
 def case(tmp_path):
-    return Case(output_dir=str(tmp_path), epochs=3)
+    return Case(output_dir=str(tmp_path), epochs=3, sparse=False)
 
 
 # 35 rows: the last 3 are those of the first process; 43: 8 and 3.
