@@ -400,6 +400,9 @@ OPERATIONS = (
     ),
     Measurement("kills", "kills.py", "--kills 50 --seed 0", "--kills 1", {PRINTED: "^Differences: none, bit for bit"}),
     Measurement("processes", "processes.py", "", "--only run_classification", {PRINTED: r"^run_classification .*\d"}),
+    Measurement(
+        "sparse_gradients", "sparse_gradients.py", "", "--runs 1 --steps 3", {PRINTED: r"^\| dense \| \d+ \| 0 \|"}
+    ),
 )
 
 # Section -> its measurements.

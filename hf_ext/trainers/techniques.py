@@ -155,8 +155,8 @@ class TechniqueTrainer(SafeTrainer):
             optimizer_cls is torch.optim.AdamW
             and self.args.device.type == "cpu"
             and not self.args.torch_compile
-            # DDP of torch 2.13 damages the memory of its processes, once in thousands of steps, where gloo adds up
-            # sparse gradients: they crash, or go on with wrong numbers.
+            # DDP of torch 2.13 damages the memory of processes on CPUs when it adds up sparse gradients: they crash,
+            # once in some thousands of steps.
             and self.args.world_size == 1
         )
         if self.sparse_embeddings and not supported:

@@ -57,7 +57,7 @@ class Case:
     epochs: int = 2
     sampling: str = "sequential"
     dropout: float = 0.0
-    # `None`: in one process only, which is compared with two as `False`.
+    # `None`: rows in one process, all in several; to compare the two, `False`.
     sparse: bool | None = None
     save_steps: int = 0
     kill_at_step: int = 0

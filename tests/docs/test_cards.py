@@ -108,11 +108,11 @@ def run(card, names):
 
 
 def test_all_cards_with_python_are_run_here():
-    assert len(CARDS) == 27
+    assert len(CARDS) == 28
     with_python = {card.stem for card in CARDS if blocks(card, "python")}
     tested = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
     assert with_python == (tested & with_python) | set(TRAINERS)
-    assert len(with_python) == 23
+    assert len(with_python) == 24
 
 
 @pytest.mark.parametrize("card", TRAINERS)
@@ -218,6 +218,14 @@ def test_report(names):
     names["labels"] = np.array(names["labels"])
     run("report", names)
     assert "<title>" in Path("report.html").read_text(encoding="utf-8")
+
+
+def test_sparse_embeddings():
+    torch.manual_seed(0)
+    names = run("sparse_embeddings", {"ids": torch.tensor([[3, 5, 3], [7, 9, 7]]), "labels": torch.tensor([0, 1])})
+    torch.manual_seed(0)
+    moved = (names["words"].weight != torch.nn.Embedding(30_522, 300).weight).any(1)
+    assert moved.nonzero().flatten().tolist() == [3, 5, 7, 9]
 
 
 def test_streaming(world, names):
