@@ -3,8 +3,8 @@
     python benchmarks/sparse_gradients.py [--runs 10] [--steps 4000]
 
 Two processes of a thread each (gloo), 8 texts of 3 to 11 words a step, an embedding of 3,000 words and a linear layer,
-SGD; torch alone, nothing of hf_ext. The two kinds take turns. It takes a core a process: where they shared one, no
-crash was met.
+SGD; torch alone, nothing of hf_ext. The two kinds take turns. Each process needs a core of its own: where they shared
+one, no crash was met.
 """
 
 import argparse
