@@ -374,7 +374,7 @@ TRUST = (
         "results_kfold_workers",
         "results.py",
         "kfold_workers --data_dir {data_dir}",
-        "--folds 2 --rounds 1 --num_train_epochs 1",
+        "--folds 2 --rounds 1 --seconds 0.3 --num_train_epochs 1",
         {PRINTED: r"^two workers against one worker: \d"},
         sets=("mr",),
     ),

@@ -156,7 +156,7 @@ def products(seconds: float) -> int:
     return count
 
 
-def gain_of_two(rounds: int, seconds: float = 3.0) -> list[float]:
+def gain_of_two(rounds: int, seconds: float) -> list[float]:
     """What two processes of plain arithmetic do over what one does, which two workers cannot surpass."""
     with multiprocessing.get_context("fork").Pool(2) as pool:
         pool.map(products, [0.1, 0.1], 1)
@@ -181,7 +181,7 @@ def kfold_workers(args) -> None:
     for way in list(ways)[:2]:
         ratios = [one / two for one, two in zip(times[way], times["two workers"], strict=True)]
         print(f"two workers against {way}: {statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f})")
-    gains = gain_of_two(args.rounds)
+    gains = gain_of_two(args.rounds, args.seconds)
     print(f"two processes of matrix products: {statistics.median(gains):.2f}x ({min(gains):.2f} to {max(gains):.2f})")
 
 
@@ -197,6 +197,7 @@ def main() -> None:
     parser.add_argument("--config", default="mr_cnn_rand.json", help="of configs/kfold")
     parser.add_argument("--folds", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of arithmetic, beside kfold_workers")
     # What else is given is for the recipe.
     args, args.more = parser.parse_known_args()
     if args.more and not args.part.startswith("kfold"):

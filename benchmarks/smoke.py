@@ -20,7 +20,7 @@ from pathlib import Path
 
 from measurement import Measurement
 from needs import COMPILER, NEEDS, is_there
-from plan import chosen
+from plan import PLAN, chosen
 from pretrained import GLOVE, MINILM
 from running import Poll, Runner
 from toy_inputs import places, write_inputs
@@ -74,8 +74,8 @@ def main() -> None:
     plan, began = [each for each in chosen(parser.parse_args().only) if each.toy is not None], time.perf_counter()
     # First what others wait for, then the later sections, whose toys take longest: in the end no core is without work.
     awaited = {name for each in plan for name in each.after}
-    plan.reverse()
-    plan.sort(key=lambda each: each.name not in awaited)
+    section = {each.name: number for number, measurements in enumerate(PLAN.values()) for each in measurements}
+    plan.sort(key=lambda each: (each.name not in awaited, -section[each.name]))
     needed = sorted({need for each in plan for need in each.needs} - NOT_NEEDED)
     if lacks := [f"{need}: {NEEDS[need]}" for need in needed if not is_there(need)]:
         raise SystemExit("\n  ".join(["Nothing was begun; missing:", *lacks]))

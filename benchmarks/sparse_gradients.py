@@ -1,4 +1,4 @@
-"""How often a plain DDP loop on CPUs crashes, with an embedding's gradient sparse and dense.
+"""How often a plain DDP loop on CPUs crashes or hangs, with an embedding's gradient sparse and dense.
 
     python benchmarks/sparse_gradients.py [--runs 10] [--steps 4000]
 
@@ -9,7 +9,9 @@ one, no crash was met.
 
 import argparse
 import multiprocessing
+import signal
 import socket
+import time
 from multiprocessing.connection import wait
 
 import torch
@@ -19,6 +21,8 @@ from tqdm import tqdm
 WORDS, WIDTH, CLASSES, PROCESSES = 3000, 16, 3, 2
 KINDS = ("sparse", "dense")
 FORK = multiprocessing.get_context("fork")
+# At most, on a slow machine.
+STARTING_S, STEP_S = 60, 0.1
 
 
 class Texts(nn.Module):
@@ -46,20 +50,22 @@ def train(kind: str, steps: int, rank: int, port: int) -> None:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    torch.distributed.destroy_process_group()
+    # The group is not taken apart: that can hang, right after a step.
+    torch.distributed.barrier()
 
 
 def crashes(kind: str, steps: int) -> bool:
-    """Whether a signal ends a process of a run."""
+    """Whether a signal ends a process of a run, or it hangs."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     processes = [FORK.Process(target=train, args=(kind, steps, rank, port)) for rank in range(PROCESSES)]
     for process in processes:
         process.start()
-    statuses = []
+    statuses, limit = [], time.monotonic() + STARTING_S + steps * STEP_S
     while processes and not any(statuses):
-        wait([process.sentinel for process in processes])
+        if not wait([process.sentinel for process in processes], limit - time.monotonic()):
+            statuses.append(-signal.SIGKILL)
         ended = [process for process in processes if not process.is_alive()]
         statuses += [process.exitcode for process in ended]
         processes = [process for process in processes if process not in ended]
@@ -79,7 +85,7 @@ def main() -> None:
     crashed = dict.fromkeys(KINDS, 0)
     for kind in tqdm([*KINDS] * args.runs, desc="runs"):
         crashed[kind] += crashes(kind, args.steps)
-    print("| gradient of the embedding | runs | of them crashed |")
+    print("| gradient of the embedding | runs | of them crashed or hung |")
     print("|---|---|---|")
     for kind, count in crashed.items():
         print(f"| {kind} | {args.runs} | {count} |")
