@@ -22,7 +22,7 @@ WORDS, WIDTH, CLASSES, PROCESSES = 3000, 16, 3, 2
 KINDS = ("sparse", "dense")
 FORK = multiprocessing.get_context("fork")
 # At most, on a slow machine.
-STARTING_S, STEP_S = 60, 0.1
+STARTING_S, STEP_S, PATIENCE_S = 60, 0.1, 5
 
 
 class Texts(nn.Module):
@@ -70,6 +70,9 @@ def crashes(kind: str, steps: int) -> bool:
         statuses += [process.exitcode for process in ended]
         processes = [process for process in processes if process not in ended]
     for process in processes:
+        # It may be the one that crashed: the other can be the first to end.
+        process.join(PATIENCE_S)
+        statuses.append(process.exitcode or 0)
         process.kill()
         process.join()
     if any(statuses) and min(statuses) >= 0:
