@@ -1,4 +1,5 @@
 import gc
+import multiprocessing
 import os
 import sys
 from pathlib import Path
@@ -29,7 +30,10 @@ def pytest_collection_finish(session):
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item):
-    """What a recipe imports on its way (matplotlib, Optuna, ONNX) is not there before."""
+    # One that hangs would be waited for when all the tests have ended.
+    for process in multiprocessing.active_children():
+        process.kill()
+    # What a recipe imports on its way (matplotlib, Optuna, ONNX) is not there before.
     if len(sys.modules) > item.session.stash[MODULES] + 50:
         keep_out_of_collections(item.session)
 

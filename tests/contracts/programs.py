@@ -1,7 +1,6 @@
 """Recipes as programs, in processes that are forked from one that has imported everything already."""
 
 import atexit
-import multiprocessing
 import os
 import runpy
 import socket
@@ -10,6 +9,8 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from starting import process_context
 
 TIMEOUT_S = 240
 
@@ -31,8 +32,7 @@ def run_launched(path: Path, flags: Sequence, cwd: Path | None = None, environme
 
 
 def _run(path: Path, flags: Sequence, cwd: Path | None, environments: list[Mapping[str, str]]):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["forked", "runs"])
+    context = process_context("runs")
     words = [str(word) for word in (path, *flags)]
     with tempfile.TemporaryDirectory() as folder:
         outputs = [[f"{folder}/{rank}.{name}" for name in ("stdout", "stderr")] for rank in range(len(environments))]

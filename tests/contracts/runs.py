@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from starting import process_context
+from starting import TIMEOUT_S, process_context
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -38,7 +38,6 @@ from hf_ext import (
 
 # At least `hf_ext.optimizers.MIN_ROWS`, so that the embedding rows are updated sparsely.
 VOCABULARY = 3000
-TIMEOUT_S = 120
 ON_GPU = os.environ.get("HF_EXT_TEST_DEVICE") == "cuda"
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+TIMEOUT_S = 120
+
 
 def process_context(*modules: str) -> BaseContext:
     """Where processes come from: a server that has imported `forked` and these modules."""
@@ -21,3 +23,12 @@ def begin_script(path: Path, **given) -> multiprocessing.Process:
     process = process_context().Process(target=runpy.run_path, args=(str(path), given, "interrupted"))
     process.start()
     return process
+
+
+def exit_code_of(process: multiprocessing.Process) -> int:
+    """How a process ended, which has to be soon."""
+    process.join(TIMEOUT_S)
+    if process.is_alive():
+        process.kill()
+        raise AssertionError(f"{process.name} did not end within {TIMEOUT_S} s")
+    return process.exitcode

@@ -1,11 +1,11 @@
 """Runs of the recipe that are killed at random moments: the benchmark of it, in small."""
 
 import json
-import multiprocessing
 import runpy
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
+from starting import exit_code_of, process_context
 
 KILLS = Path(__file__).parents[2] / "benchmarks" / "kills.py"
 
@@ -17,12 +17,9 @@ def kill_some(folder: str) -> None:
 
 
 def test_three_kills_leave_no_trace(tmp_path):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["forked", "runs"])
-    process = context.Process(target=kill_some, args=(str(tmp_path),))
+    process = process_context("runs").Process(target=kill_some, args=(str(tmp_path),))
     process.start()
-    process.join()
-    assert process.exitcode == 0, (tmp_path / "runs.log").read_text()[-3000:]
+    assert exit_code_of(process) == 0, (tmp_path / "runs.log").read_text()[-3000:]
     found = json.loads((tmp_path / "found.json").read_text())
     assert sum(found["moments"].values()) == 3
     assert found["differ"] == []

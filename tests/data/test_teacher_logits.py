@@ -1,7 +1,5 @@
-import multiprocessing
 import os
 import re
-import signal
 import socket
 import time
 
@@ -10,6 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 from accelerate import PartialState
+from starting import exit_code_of, process_context
 from transformers import BertConfig, BertForSequenceClassification, set_seed
 
 import hf_ext.data.teacher_logits as module
@@ -246,10 +245,7 @@ def run(folder, seconds, name, environment):
 
 @pytest.fixture
 def start(tmp_path):
-    # As in the contracts: a server that has imported everything once.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["forked", "runs"])
-    started = []
+    context, started = process_context("runs"), []
 
     def start(seconds=0.0, name="", **environment):
         started.append(context.Process(target=run, args=(str(tmp_path), seconds, name, environment)))
@@ -259,13 +255,11 @@ def start(tmp_path):
     yield start
     for process in started:
         process.kill()
-        process.join()
+        exit_code_of(process)
 
 
 def ended_well(processes):
-    for process in processes:
-        process.join(120)
-    return [process.exitcode for process in processes] == [0] * len(processes)
+    return [exit_code_of(process) for process in processes] == [0] * len(processes)
 
 
 def test_after_a_kill_labelling_goes_on(tmp_path, start):
@@ -273,8 +267,8 @@ def test_after_a_kill_labelling_goes_on(tmp_path, start):
     deadline = time.monotonic() + 120
     while len(list(tmp_path.glob("*/*.arrow"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
+    process.kill()
+    exit_code_of(process)
     rows = [pa.ipc.open_file(path.read_bytes()).read_all().num_rows for path in tmp_path.glob("*/*.arrow")]
     texts = make_texts(200)
     result = label(texts, make_teacher(), tmp_path)

@@ -1,12 +1,12 @@
 import csv
 import gzip
 import json
-import multiprocessing
 import resource
 from collections import Counter
 
 import numpy as np
 import pytest
+from starting import exit_code_of, process_context
 from transformers import DataCollatorWithPadding
 
 from hf_ext import (
@@ -208,12 +208,10 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
             file.writelines(f'{{"text": "{number} {text}", "label": {number % 2}}}\n' for number in range(count))
     assert (tmp_path / "large.jsonl").stat().st_size > 100e6
     # A process of its own, whose peak is that of the reading.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["forked", "runs"])
+    context = process_context("runs")
     report = context.SimpleQueue()
     files = [str(tmp_path / f"{name}.jsonl") for name in ("small", "large")]
     process = context.Process(target=peak_growth, args=(*files, report))
     process.start()
-    process.join(300)
-    assert process.exitcode == 0
+    assert exit_code_of(process) == 0
     assert report.get() < 20

@@ -2,7 +2,6 @@
 
 import functools
 import math
-import multiprocessing
 import os
 import random
 import runpy
@@ -17,6 +16,7 @@ import torch
 from datasets import Dataset
 from datasets import config as datasets_config
 from scipy.special import expit, log_softmax
+from starting import exit_code_of, process_context
 from transformers import Trainer
 
 from hf_ext.data.difficulty import source_rows
@@ -366,8 +366,7 @@ def _in_process(rank, world_size, port, output_dir):
 
 
 def test_processes_take_part_and_agree(tmp_path):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["forked", "runs"])
+    context = process_context("runs")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -377,11 +376,7 @@ def test_processes_take_part_and_agree(tmp_path):
     ]
     for process in processes:
         process.start()
-    for process in processes:
-        process.join(runs.TIMEOUT_S)
-        if process.is_alive():
-            process.kill()
-    assert [process.exitcode for process in processes] == [0, 0]
+    assert [exit_code_of(process) for process in processes] == [0, 0]
     one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2))
     for scores in (*one["scores"], *other["scores"]):
         assert np.array_equal(scores, one["scores"][0])

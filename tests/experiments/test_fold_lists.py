@@ -1,11 +1,10 @@
 """Lists of folds: each is had by one process at a time, whatever the storage and whoever dies."""
 
-import multiprocessing
 import os
-import signal
 import time
 
 import pytest
+from starting import exit_code_of, process_context
 
 from hf_ext import OwnFolds, SharedFolds, open_storage
 
@@ -106,13 +105,11 @@ def _take_all(storage, numbers, record):
 
 
 def test_processes_that_race_take_each_fold_once(storage, tmp_path):
-    context, numbers = multiprocessing.get_context("fork"), list(range(20))
+    context, numbers = process_context(), list(range(20))
     processes = [context.Process(target=_take_all, args=(storage, numbers, str(tmp_path / "record"))) for _ in range(3)]
     for process in processes:
         process.start()
-    for process in processes:
-        process.join(120)
-        assert process.exitcode == 0
+    assert [exit_code_of(process) for process in processes] == [0, 0, 0]
     assert sorted(map(int, (tmp_path / "record").read_text().split())) == numbers
 
 
@@ -125,7 +122,7 @@ def _take_and_wait(storage, ready):
 
 
 def test_a_killed_process_is_succeeded(storage):
-    context = multiprocessing.get_context("fork")
+    context = process_context()
     ready = context.Queue()
     process = context.Process(target=_take_and_wait, args=(storage, ready))
     process.start()
@@ -137,8 +134,8 @@ def test_a_killed_process_is_succeeded(storage):
         time.sleep(0.7)
         folds.beat()
     assert [folds.take(), folds.take()] == [2, None]
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
+    process.kill()
+    exit_code_of(process)
     killed = time.monotonic()
     while (number := folds.take()) is None:
         assert time.monotonic() - killed < 20

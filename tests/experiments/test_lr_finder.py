@@ -5,7 +5,6 @@ import functools
 import itertools
 import json
 import math
-import multiprocessing
 import os
 import random
 import runpy
@@ -18,6 +17,7 @@ import runs
 import torch
 from accelerate.state import AcceleratorState, GradientState
 from matplotlib.figure import Figure
+from starting import exit_code_of, process_context
 from torch import nn
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 from transformers import BatchEncoding, BertConfig, BertForSequenceClassification, HfArgumentParser, TrainerCallback
@@ -1217,8 +1217,7 @@ def _in_process(rank, world_size, port, output_dir):
 
 
 def test_two_processes_agree(tmp_path):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["forked", "runs"])
+    context = process_context("runs")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -1231,11 +1230,7 @@ def test_two_processes_agree(tmp_path):
     ]
     for process in processes:
         process.start()
-    for process in processes:
-        process.join(runs.TIMEOUT_S)
-        if process.is_alive():
-            process.kill()
-    assert [process.exitcode for process in processes] == [0, 0]
+    assert [exit_code_of(process) for process in processes] == [0, 0]
     one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2))
     assert_identical(one, other)
     assert one["wrapper"] == "DistributedDataParallel"

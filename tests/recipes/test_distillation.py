@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 import random
 import re
 import signal
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from programs import run_program
+from programs import run_launched, run_program
 from safetensors.torch import load_file, save_file
 from starting import begin_script
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
@@ -358,19 +357,17 @@ def test_a_dry_run_writes_nothing(distil, tiny_bert, output_dir, tmp_path, run_d
 
 def test_two_processes_make_what_one_makes(flags, teacher, tmp_path):
     settings = [*flags, "--teacher_name_or_path", teacher, "--dropout_prob", "0"]
-    environment = {**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
-    two = ["-m", "accelerate.commands.launch", "--config_file", str(ROOT / "configs/accelerate/cpu_2proc.yaml")]
     shown = {}
     for name, size in (("two", "8"), ("one", "16")):
         own = ["--per_device_train_batch_size", size, "--output_dir", str(tmp_path / name)]
         own += ["--teacher_cache_dir", str(tmp_path / f"kept {name}")]
         if name == "two":
-            words = [sys.executable, *two, str(RECIPE), *settings, *own]
-            done = subprocess.run(words, env=environment, capture_output=True, text=True)
+            processes = run_launched(RECIPE, [*settings, *own])
         else:
-            done = run_program(RECIPE, [*settings, *own])
-        assert done.returncode == 0, done.stderr[-2000:]
-        shown[name] = done.stdout
+            processes = [run_program(RECIPE, [*settings, *own])]
+        for done in processes:
+            assert done.returncode == 0, done.stderr[-2000:]
+        shown[name] = "".join(done.stdout for done in processes)
     for part in (".", "control"):
         one, two = (weights(tmp_path / name / part) for name in ("one", "two"))
         assert all(torch.allclose(one[name], two[name], atol=1e-4) for name in one)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import random
 import re
 import signal
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from programs import run_program
+from programs import run_launched, run_program
 from safetensors.torch import load_file
 from scipy.stats import binomtest, pearsonr
 from sklearn.metrics import accuracy_score, f1_score
@@ -475,18 +474,16 @@ def test_two_processes_make_what_one_makes(data, tiny_bert, tmp_path):
     settings += ["--hidden_dropout_prob", "0", "--attention_probs_dropout_prob", "0", "--learning_rate", "1e-3"]
     # Whole batches of both tasks: the last one of a plain run is filled up on several processes.
     settings += ["--validation_size", "0.2"]
-    environment = {**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
-    two = ["-m", "accelerate.commands.launch", "--config_file", str(ROOT / "configs/accelerate/cpu_2proc.yaml")]
     shown = {}
     for name, size in (("two", "4"), ("one", "8")):
         own = ["--per_device_train_batch_size", size, "--output_dir", str(tmp_path / name)]
         if name == "two":
-            words = [sys.executable, *two, str(RECIPE), *settings, *own]
-            done = subprocess.run(words, env=environment, capture_output=True, text=True)
+            processes = run_launched(RECIPE, [*settings, *own])
         else:
-            done = run_program(RECIPE, [*settings, *own])
-        assert done.returncode == 0, done.stderr[-2000:]
-        shown[name] = done.stdout
+            processes = [run_program(RECIPE, [*settings, *own])]
+        for done in processes:
+            assert done.returncode == 0, done.stderr[-2000:]
+        shown[name] = "".join(done.stdout for done in processes)
     for part in (".", "tasks/mood", "baselines/mood", "baselines/pairs"):
         one, two = (weights(tmp_path / name / part) for name in ("one", "two"))
         assert all(torch.allclose(one[name], two[name], atol=1e-4) for name in one), part

@@ -1,5 +1,4 @@
 import json
-import multiprocessing
 import os
 import random
 import resource
@@ -13,6 +12,7 @@ from html.parser import HTMLParser
 import pyarrow
 import pyarrow.parquet
 import pytest
+from starting import exit_code_of, process_context
 
 from hf_ext.arguments import DataArguments, ModelArguments
 from hf_ext.data.loading import load_text_data
@@ -307,11 +307,16 @@ def test_other_splits_are_replaced_only_when_asked(tmp_path):
         run(folder, out, overwrite=True)
 
 
-def in_a_child(target, *args, **kwargs):
-    """Fork, so that the libraries are loaded once; the exit code tells whether it was killed."""
-    process = multiprocessing.get_context("fork").Process(target=target, args=args, kwargs=kwargs)
+def begin(target, *args, **kwargs):
+    # Forked from this process it would share the lock of its progress bars, and keep it if it is killed right then.
+    process = process_context("runs").Process(target=target, args=args, kwargs=kwargs)
     process.start()
     return process
+
+
+def in_a_child(target, *args, **kwargs):
+    """The exit code, which tells whether it was killed."""
+    return exit_code_of(begin(target, *args, **kwargs))
 
 
 def killed_at_rename(number, after, *args, **kwargs):
@@ -347,9 +352,7 @@ def killed_and_not(tmp_path):
     folder = write(tmp_path / "raw", **{"a.json": rows})
     expected = {}
     for name, settings in {"old": {"shares": (0.3, 0)}, "new": {"clean_html": True}}.items():
-        child = in_a_child(run, folder, tmp_path / name, **settings)
-        child.join()
-        assert child.exitcode == 0
+        assert in_a_child(run, folder, tmp_path / name, **settings) == 0
         expected[name] = files_of(tmp_path / name)
     return folder, expected["old"], expected["new"]
 
@@ -362,16 +365,14 @@ def test_killed_at_every_rename(tmp_path, killed_and_not, after):
         out.mkdir()
         for name, content in old.items():
             (out / name).write_bytes(content)
-        child = in_a_child(killed_at_rename, number, after, folder, out, overwrite=True, clean_html=True)
-        child.join()
+        ended = in_a_child(killed_at_rename, number, after, folder, out, overwrite=True, clean_html=True)
         check_whole(out, old, new)
-        if child.exitcode == 0:
+        if ended == 0:
             break
-        assert child.exitcode == -signal.SIGKILL
+        assert ended == -signal.SIGKILL
         # --overwrite is asked for again only where nothing of the old result is gone.
-        again = in_a_child(run, folder, out, overwrite=(out / "data_report.json").exists(), clean_html=True)
-        again.join()
-        assert again.exitcode == 0
+        overwrite = (out / "data_report.json").exists()
+        assert in_a_child(run, folder, out, overwrite=overwrite, clean_html=True) == 0
         assert files_of(out) == new
     # Four stages, the page while it is written, what is ready, and five files in their place.
     assert number > 10
@@ -380,24 +381,23 @@ def test_killed_at_every_rename(tmp_path, killed_and_not, after):
 def test_killed_at_random_moments(tmp_path, killed_and_not):
     folder, _, new = killed_and_not
     started = time.perf_counter()
-    child = in_a_child(run, folder, tmp_path / "timed", clean_html=True)
-    child.join()
+    assert in_a_child(run, folder, tmp_path / "timed", clean_html=True) == 0
     longest = time.perf_counter() - started
     generator, out, kills = random.Random(0), tmp_path / "out", 0
     while kills < 8:
-        child = in_a_child(run, folder, out, clean_html=True)
+        child = begin(run, folder, out, clean_html=True)
         time.sleep(generator.uniform(0, longest))
         child.kill()
-        child.join()
+        ended = exit_code_of(child)
         check_whole(out, {}, new)
-        if child.exitcode == -signal.SIGKILL:
+        if ended == -signal.SIGKILL:
             kills += 1
         else:
             # It came to its end, and has no more to do: from the beginning, and killed sooner.
-            assert child.exitcode == 0 and files_of(out) == new
+            assert ended == 0 and files_of(out) == new
             shutil.rmtree(out)
             longest *= 0.8
-    in_a_child(run, folder, out, clean_html=True).join()
+    assert in_a_child(run, folder, out, clean_html=True) == 0
     assert files_of(out) == new
 
 
@@ -405,13 +405,13 @@ def test_finished_stages_are_taken_over(tmp_path, killed_and_not):
     folder, _, new = killed_and_not
     out = tmp_path / "out"
     # The third rename ends the stage of exact duplicates.
-    in_a_child(killed_at_rename, 3, True, folder, out, clean_html=True).join()
+    assert in_a_child(killed_at_rename, 3, True, folder, out, clean_html=True) == -signal.SIGKILL
     (work,) = (path for path in (out / ".preprocessing").iterdir() if path.is_dir())
     assert sorted(path.name for path in work.iterdir()) == ["clean", "exact", "read"]
     times = {path: path.stat().st_mtime_ns for path in work.rglob("*.arrow")}
-    in_a_child(killed_at_rename, 4, True, folder, out, clean_html=True).join()
+    assert in_a_child(killed_at_rename, 4, True, folder, out, clean_html=True) == -signal.SIGKILL
     assert {path: path.stat().st_mtime_ns for path in work.rglob("*.arrow")} == times
-    in_a_child(run, folder, out, clean_html=True).join()
+    assert in_a_child(run, folder, out, clean_html=True) == 0
     assert files_of(out) == new
 
 
