@@ -360,6 +360,9 @@ def jaccard(one: str, other: str) -> float:
 
 # ---- preprocessing ----
 
+# How repeats are found, and the format of the splits.
+OUTPUTS = ("exact json", "exact parquet", "near json")
+
 
 def measure_preprocessing(args: argparse.Namespace) -> None:
     """The recipe as a user starts it, on a JSON array: whole time, imports included, and memory with all children."""
@@ -371,7 +374,7 @@ def measure_preprocessing(args: argparse.Namespace) -> None:
             raw = Path(folder) / "raw"
             raw.mkdir()
             write_rows(raw / "rows.json", rows)
-            for deduplicate, output_format in (("exact", "json"), ("exact", "parquet"), ("near", "json")):
+            for deduplicate, output_format in map(str.split, args.outputs):
                 out = Path(folder) / f"{deduplicate}_{output_format}"
                 command = [sys.executable, str(recipe), "--input_dir", str(raw), "--output_dir", str(out)]
                 command += ["--deduplicate", deduplicate, "--output_format", output_format]
@@ -447,6 +450,7 @@ def main(argv: list[str] | None = None) -> None:
     part.set_defaults(run=preflight_counts)
     part = parts.add_parser("preprocessing", help="time and memory of the preprocessing recipe by rows")
     part.add_argument("--rows", type=int, nargs="+", default=[200_000, 2_000_000])
+    part.add_argument("--outputs", nargs="+", choices=OUTPUTS, default=list(OUTPUTS))
     part.add_argument("--workers", type=int, default=1)
     part.set_defaults(run=measure_preprocessing)
     args = parser.parse_args(argv)

@@ -198,7 +198,7 @@ DATA = (
         "data_preprocessing",
         "data.py",
         "preprocessing --rows 200000 2000000",
-        "--rows 500",
+        "--rows 500 --outputs 'near json'",
         {PRINTED: r"^\| [\d,]+ \| near \| json \| \d"},
     ),
     Measurement(
@@ -356,6 +356,14 @@ TRUST = (
         threads=1,
     ),
     Measurement(
+        "results_coverage",
+        "results.py",
+        "coverage --resamples 2000",
+        "--rows 50 --draws 3 --resamples 50",
+        {PRINTED: r"^\| 50 \| 0\.10 \| [\d.]+ \| \d"},
+        threads=1,
+    ),
+    Measurement(
         "results_report",
         "results.py",
         "report",
@@ -374,7 +382,7 @@ TRUST = (
         "results_kfold_workers",
         "results.py",
         "kfold_workers --data_dir {data_dir}",
-        "--folds 2 --rounds 1 --seconds 0.3 --num_train_epochs 1",
+        "--folds 2 --rounds 1 --seconds 0.3 --against 'one worker' --num_train_epochs 1",
         {PRINTED: r"^two workers against one worker: \d"},
         sets=("mr",),
     ),

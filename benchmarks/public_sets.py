@@ -22,8 +22,6 @@ import random
 import resource
 import shutil
 import statistics
-import subprocess
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -31,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 from pretrained import add_encoder, encoder_folder
+from recipe_runs import run_recipe
 
 from hf_ext import decide, read_predictions
 from hf_ext.evaluation.class_scores import class_scores
@@ -142,18 +141,17 @@ def run(args: argparse.Namespace) -> None:
 def run_once(args: argparse.Namespace, name: str, model: str, seed: int) -> dict:
     """Train and test; metrics in %, seconds, and seconds of all cores."""
     config, out = CONFIGS / f"{name}_{model}.json", args.work_dir / f"{name}_{model}_{seed}"
-    command = [sys.executable, str(ROOT / "recipes" / "run_classification.py"), str(config)]
-    command += ["--seed", str(seed), "--split_seed", str(seed), "--output_dir", str(out), "--overwrite"]
-    command += ["--preflight", "off", "--disable_tqdm", "true", "--mixed_precision", "no"]
-    command += [*file_flags(read_json(config), args.data_dir)]
+    settings = read_json(config)
+    flags = ["--seed", str(seed), "--split_seed", str(seed), "--output_dir", str(out), "--overwrite"]
+    flags += ["--preflight", "off", "--disable_tqdm", "true", "--mixed_precision", "no"]
+    flags += file_flags(settings, args.data_dir)
     if name == DRAWN:
-        command += ["--train_file", str(draw(args, seed))]
+        flags += ["--train_file", str(draw(args, seed))]
     if model == "minilm":
-        command += ["--model_name_or_path", encoder_folder(args.encoder)]
+        flags += ["--model_name_or_path", encoder_folder(args.encoder)]
     started, cpu = time.perf_counter(), cpu_of_children()
-    with out.with_suffix(".log").open("w") as log:
-        if subprocess.run([*command, *args.more], stdout=log, stderr=log).returncode:
-            raise SystemExit(f"{name}, {model}, seed {seed} failed: see {log.name}")
+    log = out.with_suffix(".log")
+    run_recipe("run_classification.py", settings, out.with_suffix(".json"), log, [*flags, *args.more])
     seconds = {"seconds": round(time.perf_counter() - started), "cpu_seconds": round(cpu_of_children() - cpu)}
     (out / "model.safetensors").unlink()
     for checkpoint in out.glob("checkpoint-*"):

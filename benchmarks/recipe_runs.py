@@ -9,6 +9,16 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 
+def as_a_command(recipe: Path, words: Sequence[str], log: Path) -> int:
+    """The exit code of `python recipe words`; what it says is written to `log`."""
+    with log.open("w") as output:
+        return subprocess.run([sys.executable, recipe, *words], stdout=output, stderr=output).returncode
+
+
+# smoke.py forks the process from one that has everything imported.
+carry_out = as_a_command
+
+
 def run_recipe(name: str, settings: dict, file: Path, log: Path, more: Sequence[str] = ()) -> None:
     """
     Run recipes/`name` to its end.
@@ -25,7 +35,5 @@ def run_recipe(name: str, settings: dict, file: Path, log: Path, more: Sequence[
     for path in (file, log):
         path.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(settings, indent=2))
-    with log.open("w") as output:
-        done = subprocess.run([sys.executable, ROOT / "recipes" / name, file, *more], stdout=output, stderr=output)
-    if done.returncode:
+    if carry_out(ROOT / "recipes" / name, [str(file), *map(str, more)], log):
         raise SystemExit(f"{name} failed: see {log}")

@@ -1,6 +1,7 @@
 """What results that one can trust cost.
 
     python benchmarks/results.py bootstrap [--rows 10000] [--resamples 10000] [--rounds 5]
+    python benchmarks/results.py coverage --resamples 2000 [--draws 400]
     python benchmarks/results.py report [--rows 100000] [--rounds 3]
     python benchmarks/results.py kfold_overhead --data_dir DIR [--folds 10]
     python benchmarks/results.py kfold_workers --data_dir DIR [--folds 4] [--rounds 3]
@@ -8,6 +9,9 @@
 `bootstrap`: intervals over the rows for all metrics of one model, the paired bootstrap of two (as many resamples), and
 the paired permutation test (as many exchanges), for two classes, 77, 150, 28 classes of several labels, a regression.
 Set OMP_NUM_THREADS=1 for one core; CPU and wall seconds are shown, median and range of the rounds.
+
+`coverage`: how often the interval of the expected calibration error holds the error of the model on endless rows, which
+is known because the rows are made up; beside it the plain percentiles.
 
 `report` writes the report of one split of made-up predictions of the same kinds, and prints seconds and megabytes. The
 predictions are in memory already: reading a model's answers and the bootstrap intervals are not part of it.
@@ -34,7 +38,14 @@ from pathlib import Path
 
 import numpy as np
 
-from hf_ext import Predictions, metric_intervals, paired_bootstrap, paired_permutation, write_report
+from hf_ext import (
+    Predictions,
+    bootstrap_intervals,
+    metric_intervals,
+    paired_bootstrap,
+    paired_permutation,
+    write_report,
+)
 from hf_ext.evaluation.comparison import all_metrics
 
 ROOT = Path(__file__).parent.parent
@@ -82,11 +93,12 @@ def cpu_and_wall(work: Callable[[], object], rounds: int) -> str:
 
 
 def bootstrap(args: argparse.Namespace) -> None:
-    print(f"{args.rows or 10_000:,} rows, {args.resamples:,} resamples, {args.rounds} rounds")
+    (rows,) = args.rows or (10_000,)
+    print(f"{rows:,} rows, {args.resamples:,} resamples, {args.rounds} rounds")
     print("| task | metrics | what | CPU s | wall s |")
     print("|---|---|---|---|---|")
     for title, task in TASKS.items():
-        a, b = (make_predictions(*task, args.rows or 10_000, model) for model in range(2))
+        a, b = (make_predictions(*task, rows, model) for model in range(2))
         count = len(metric_intervals(a, num_resamples=10))
         for what, work in {
             "intervals": lambda a=a: metric_intervals(a, num_resamples=args.resamples),
@@ -96,11 +108,51 @@ def bootstrap(args: argparse.Namespace) -> None:
             print(f"| {title} | {count} | {what} | {cpu_and_wall(work, args.rounds)} |", flush=True)
 
 
+def too_sure(generator: np.random.Generator, rows: int, error: float) -> tuple[Predictions, np.ndarray]:
+    """Answers that are right less often, by `error`, than they are sure; how much surer than right each of them was."""
+    sure = generator.uniform(0.55, 0.95, rows)
+    right = generator.random(rows) < sure - error
+    logits = np.stack([np.zeros(rows), np.log(sure / (1 - sure))], axis=1)
+    task = {"problem_type": "single_label_classification", "label_names": ["a", "b"]}
+    return Predictions.from_logits(logits, right.astype(int), ["text"] * rows, **task), sure - right
+
+
+def percentiles(data: Predictions, surer: np.ndarray, resamples: int, bins: int = 15) -> tuple[float, float]:
+    """The interval of the calibration error that the percentiles of the resamples are."""
+    bin_of_row = np.ceil(data.probabilities.max(axis=1) * bins).astype(int) - 1
+    in_its_bin = np.eye(bins)[bin_of_row] * surer[:, None]
+
+    def ece(sums):
+        return {"ece": np.abs(sums).sum(axis=1) / len(surer)}
+
+    return bootstrap_intervals(in_its_bin, np.ones(len(surer), dtype=int), ece, num_resamples=resamples)["ece"]
+
+
+def coverage(args: argparse.Namespace) -> None:
+    print(f"{args.draws} sets of rows, {args.resamples:,} resamples: how often 95 % intervals hold the true error")
+    print("| rows | true ECE | mean ECE of the rows | interval | percentiles |")
+    print("|---|---|---|---|---|")
+    for rows in args.rows or (300, 1000, 5000):
+        for error in (0.0, 0.02, 0.05, 0.1):
+            held, values, generator = {"interval": [], "percentiles": []}, [], np.random.default_rng(0)
+            for _ in range(args.draws):
+                data, surer = too_sure(generator, rows, error)
+                intervals = (
+                    metric_intervals(data, num_resamples=args.resamples)["ece"],
+                    percentiles(data, surer, args.resamples),
+                )
+                for found, (low, high) in zip(held.values(), intervals, strict=True):
+                    found.append(low <= error <= high)
+                values.append(all_metrics(data)["ece"])
+            shares = " | ".join(f"{np.mean(found):.1%}" for found in held.values())
+            print(f"| {rows:,} | {error:.2f} | {np.mean(values):.4f} | {shares} |", flush=True)
+
+
 # ---- Report ----
 
 
 def report(args: argparse.Namespace) -> None:
-    rows = args.rows or 100_000
+    (rows,) = args.rows or (100_000,)
     print(f"{rows:,} predictions, {args.rounds} rounds: median (range)\n")
     print(f"| kind | seconds (at most {LIMIT_SECONDS}) | MB (at most {LIMIT_MEGABYTES}) |\n|---|---:|---:|")
     for kind, task in TASKS.items():
@@ -165,39 +217,44 @@ def gain_of_two(rounds: int, seconds: float) -> list[float]:
     return [two / one for one, two in zip(ones, twos, strict=True)]
 
 
+# In what environment.
+ONE_WORKER = {"one worker": {}, "one worker, one thread": {"OMP_NUM_THREADS": "1"}}
+
+
 def kfold_workers(args) -> None:
-    ways = {
-        "one worker": ((), {}),
-        "one worker, one thread": ((), {"OMP_NUM_THREADS": "1"}),
-        "two workers": (("--num_workers", "2"), {}),
-    }
+    ways = [*args.against, "two workers"]
     times: dict[str, list[float]] = {way: [] for way in ways}
     for number in range(args.rounds):
-        for way in list(ways)[:: 1 if number % 2 == 0 else -1]:
-            more, environment = ways[way]
+        for way in ways[:: 1 if number % 2 == 0 else -1]:
+            more = ("--num_workers", "2") if way == "two workers" else ()
+            environment = ONE_WORKER.get(way, {})
             with tempfile.TemporaryDirectory() as folder:
                 times[way].append(run_kfold(args, folder, *more, **environment)[0])
             print(f"round {number}: {way}: {times[way][-1]:.1f} s", flush=True)
-    for way in list(ways)[:2]:
+    for way in args.against:
         ratios = [one / two for one, two in zip(times[way], times["two workers"], strict=True)]
         print(f"two workers against {way}: {statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f})")
     gains = gain_of_two(args.rounds, args.seconds)
     print(f"two processes of matrix products: {statistics.median(gains):.2f}x ({min(gains):.2f} to {max(gains):.2f})")
 
 
-PARTS = {part.__name__: part for part in (bootstrap, report, kfold_overhead, kfold_workers)}
+PARTS = {part.__name__: part for part in (bootstrap, coverage, report, kfold_overhead, kfold_workers)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=PARTS)
-    parser.add_argument("--rows", type=int, help="10,000 for bootstrap, 100,000 for report")
+    parser.add_argument(
+        "--rows", type=int, nargs="+", help="10,000 of bootstrap, 100,000 of report, several of coverage"
+    )
     parser.add_argument("--resamples", type=int, default=10_000)
+    parser.add_argument("--draws", type=int, default=400, help="sets of rows of coverage")
     parser.add_argument("--data_dir", type=Path)
     parser.add_argument("--config", default="mr_cnn_rand.json", help="of configs/kfold")
     parser.add_argument("--folds", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0, help="of arithmetic, beside kfold_workers")
+    parser.add_argument("--against", nargs="+", choices=ONE_WORKER, default=[*ONE_WORKER], help="beside kfold_workers")
     # What else is given is for the recipe.
     args, args.more = parser.parse_known_args()
     if args.more and not args.part.startswith("kfold"):

@@ -5,7 +5,8 @@
 
 What they read and the encoder are random toys (toy_inputs.py), so the numbers mean nothing. Everything is written to
 outputs/benchmarks_smoke, which is emptied first. The commands are those of the full size with smaller numbers; to save
-the imports, their processes are forked from this one. Peers that are installed beside the project are left out.
+the imports, their processes, and those of most recipes, are forked from this one. Peers that are installed beside the
+project are left out.
 """
 
 import argparse
@@ -16,8 +17,10 @@ import runpy
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+import recipe_runs
 from measurement import Measurement
 from needs import COMPILER, NEEDS, is_there
 from plan import PLAN, chosen
@@ -42,15 +45,29 @@ def in_a_fork(measurement: Measurement, words: list[str], printed: Path, log: Pa
 
 
 def call(script: Path, words: list[str], printed: Path, log: Path) -> None:
-    """What the interpreter does with a command line."""
-    for number, path in ((1, printed), (2, log)):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    """What the interpreter does with the command line of a measurement."""
     os.chdir(FOLDER)
-    sys.argv = [str(script), *words]
+    recipe_runs.carry_out = recipe_in_a_fork
     try:
-        runpy.run_path(str(script), run_name="__main__")
+        as_a_command(script, words, printed, log)
     finally:
         print(f"{cpu_seconds():.1f} CPU seconds", file=sys.stderr)
+
+
+def recipe_in_a_fork(recipe: Path, words: Sequence[str], log: Path) -> int:
+    process = FORK.Process(target=as_a_command, args=(recipe, words, log, log))
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def as_a_command(script: Path, words: Sequence[str], printed: Path, log: Path) -> None:
+    for path in (printed, log):
+        path.write_bytes(b"")
+    for number, path in ((1, printed), (2, log)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
+    sys.argv = [str(script), *words]
+    runpy.run_path(str(script), run_name="__main__")
 
 
 def cpu_seconds() -> float:

@@ -15,6 +15,7 @@ from accelerate import PartialState
 from hf_ext import (
     TRAINING_SETTINGS,
     LRFinder,
+    NoUsableSlopeError,
     augment_training_rows,
     build_model,
     build_trainer,
@@ -78,6 +79,10 @@ def main(argv: list[str]) -> None:
         for method, rate in finder.suggestions().items():
             print(f"{method:<12}{f'{rate:.3g}' if rate else 'no usable slope'}")
         print(f"The test {finder.stopped}. Curve: {image.path}")
+        try:
+            finder.suggestion(finder_args.lr_finder_method)
+        except NoUsableSlopeError as reason:
+            print(reason)
 
 
 if __name__ == "__main__":

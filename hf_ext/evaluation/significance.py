@@ -1,6 +1,7 @@
 """How much of a number is chance: bootstrap intervals, and two models on the same rows."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +9,8 @@ import numpy as np
 from hf_ext.evaluation.metric_sums import SumMetrics, Values, metric_blocks, values_of
 from hf_ext.evaluation.predictions import Predictions
 
+# Sums of absolute values, which chance makes larger: on the rows, and once more on resamples of the rows.
+RAISED_BY_CHANCE = frozenset({"ece"})
 # Resampled row counts held at once: 16 MB.
 CELLS_AT_ONCE = 2_000_000
 # Drawing a row costs about an eighth of drawing how often a kind of row occurs.
@@ -82,7 +85,12 @@ def metric_intervals(
     predictions: Predictions, num_resamples: int = 2000, confidence: float = 0.95, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
     """
-    Percentile bootstrap intervals over the rows of a split, for all of its metrics.
+    Percentile bootstrap intervals over the rows of a split, for all of its metrics but the expected calibration error.
+
+    That one is higher on few rows than on many, and on resamples higher still: the percentiles can lie above the value
+    itself. Its interval is the basic one (Davison & Hinkley 1997, section 5.2), from `2 * value - high` to
+    `2 * value - low` of the percentiles, never below 0. It is one of the error on many rows, and can lie below
+    the value.
 
     Args:
         predictions ([`Predictions`]): A labelled split.
@@ -95,8 +103,10 @@ def metric_intervals(
     """
     intervals = {}
     for counts, (parts,) in metric_blocks([predictions]):
-        draws = _draws(counts, lambda weights, parts=parts: values_of(parts, weights), num_resamples, seed)
-        intervals |= {name: _percentiles(values, confidence) for name, values in draws.items()}
+        observed = values_of(parts, counts[None])
+        for name, values in _draws(counts, partial(values_of, parts), num_resamples, seed).items():
+            low, high = _percentiles(_reflected(name, values, observed), confidence)
+            intervals[name] = (max(low, 0.0), max(high, 0.0)) if name in RAISED_BY_CHANCE else (low, high)
     return intervals
 
 
@@ -138,7 +148,8 @@ def paired_bootstrap(
     Differences of two models' metrics, for the metrics of [`metric_intervals`], resampling rows jointly: a resample
     holds the same rows for both models, so what makes a row hard for both cancels out.
 
-    The interval is the percentile interval of the resampled differences. The p value is two-sided, by inversion of that
+    The interval is the percentile interval of the resampled differences (of the expected calibration error, the basic
+    one, as in [`metric_intervals`]). The p value is two-sided, by inversion of that
     interval: twice the share of resamples on the other side of 0 (or on it), each share counted as (k + 1) / (n + 1)
     so that it is never 0 (Davison & Hinkley 1997, chapter 4). It asks whether the metric itself differs, and does
     not presume, as exchanging the models' answers row by row would, that their outputs are on one scale.
@@ -166,6 +177,7 @@ def paired_bootstrap(
 
         observed = subtract(counts[None])
         for name, values in _draws(counts, subtract, num_resamples, seed).items():
+            values = _reflected(name, values, observed)
             low, high = _percentiles(values, confidence)
             differences[name] = Difference(float(observed[name][0]), low, high, _two_sided(values))
     return differences
@@ -237,6 +249,11 @@ def _row_weights(generator: np.random.Generator, counts: np.ndarray, size: int) 
             cells = cells + kinds * np.arange(len(part))[:, None]
         part[:] = np.bincount(cells.ravel(), minlength=part.size).reshape(part.shape)
     return weights
+
+
+def _reflected(name: str, values: np.ndarray, observed: Values) -> np.ndarray:
+    """What is above the observed value by chance goes below it by as much."""
+    return 2 * observed[name] - values if name in RAISED_BY_CHANCE else values
 
 
 def _percentiles(values: np.ndarray, confidence: float) -> tuple[float, float]:

@@ -153,6 +153,44 @@ def test_intervals_against_scipy(name, statistic, confidence):
     assert low < statistic(predictions.labels, predictions.predictions) < high
 
 
+def calibration_error(bins, excess, axis=-1):
+    """Over 15 bins, from how much surer than right each row is."""
+    sums = [np.where(bins == number, excess, 0.0).sum(axis=axis) for number in range(15)]
+    return np.abs(sums).sum(axis=0) / excess.shape[axis]
+
+
+def rows_of_known_error(seed, error, rows=300):
+    """Rows of two classes that are right less often, by `error`, than they are sure."""
+    generator = np.random.default_rng(seed)
+    sure = 0.55 + 0.4 * generator.random(rows)
+    right = generator.random(rows) < sure - error
+    logits = np.stack([np.zeros(rows), scipy.special.logit(sure)], axis=1)
+    return Predictions.from_logits(logits, right.astype(int), ["t"] * rows, problem_type=SINGLE, label_names=["a", "b"])
+
+
+def test_the_interval_of_the_calibration_error_against_scipy():
+    data = rows_of_known_error(0, 0.1)
+    confidence = data.probabilities.max(axis=1)
+    bins, excess = np.minimum((confidence * 15).astype(int), 14), confidence - (data.predictions == data.labels)
+    low, high = scipy.stats.bootstrap(
+        (bins, excess),
+        calibration_error,
+        paired=True,
+        vectorized=True,
+        n_resamples=5000,
+        method="basic",
+        rng=np.random.default_rng(1),
+    ).confidence_interval
+    assert metric_intervals(data, num_resamples=5000)["ece"] == pytest.approx((low, high), abs=0.004)
+
+
+@pytest.mark.parametrize(("error", "at_least"), [(0.0, 0.6), (0.02, 0.8), (0.1, 0.85)])
+def test_the_interval_holds_the_calibration_error_of_many_rows(error, at_least):
+    """Percentiles would hold it in none, in none and in nearly all."""
+    intervals = [metric_intervals(rows_of_known_error(seed, error), num_resamples=300)["ece"] for seed in range(100)]
+    assert np.mean([low <= error <= high for low, high in intervals]) >= at_least
+
+
 def spearman(labels, predictions, axis=-1):
     ranks = [scipy.stats.rankdata(values, axis=axis) for values in (labels, predictions)]
     first, second = (rank - rank.mean(axis=axis, keepdims=True) for rank in ranks)

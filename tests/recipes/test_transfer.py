@@ -105,7 +105,11 @@ def test_a_range_test_alone(run_lr_finder, write_data, output_dir, tiny_bert, ca
         assert re.search(rf"{re.escape(method)} +{rate:.3g}\n", shown)
     with pytest.raises(ConfigurationError, match="holds another run"):
         run_lr_finder(flags)
-    run_lr_finder([*flags, "--overwrite"])
+    assert "no usable slope" not in shown
+    run_lr_finder([*flags, "--overwrite", "--lr_finder_end", "1.1e-5", "--lr_finder_num_iter", "20"])
+    shown = capsys.readouterr().out
+    assert "valley      no usable slope" in shown
+    assert "The range test has no usable slope from lr 1e-05 to 1.1e-05: " in shown and "larger batches" in shown
 
 
 REFUSED = {
