@@ -1,4 +1,4 @@
-"""What results that one can trust cost.
+"""What results that one can trust cost, and whether one can trust an interval.
 
     python benchmarks/results.py bootstrap [--rows 10000] [--resamples 10000] [--rounds 5]
     python benchmarks/results.py coverage --resamples 2000 [--draws 400]

@@ -89,8 +89,8 @@ def metric_intervals(
 
     That one is higher on few rows than on many, and on resamples higher still: the percentiles can lie above the value
     itself. Its interval is the basic one (Davison & Hinkley 1997, section 5.2), from `2 * value - high` to
-    `2 * value - low` of the percentiles, never below 0. It is one of the error on many rows, and can lie below
-    the value.
+    `2 * value - low` of the percentiles, never below 0. It is one of the error on many rows, and can lie below the
+    value.
 
     Args:
         predictions ([`Predictions`]): A labelled split.
@@ -149,10 +149,10 @@ def paired_bootstrap(
     holds the same rows for both models, so what makes a row hard for both cancels out.
 
     The interval is the percentile interval of the resampled differences (of the expected calibration error, the basic
-    one, as in [`metric_intervals`]). The p value is two-sided, by inversion of that
-    interval: twice the share of resamples on the other side of 0 (or on it), each share counted as (k + 1) / (n + 1)
-    so that it is never 0 (Davison & Hinkley 1997, chapter 4). It asks whether the metric itself differs, and does
-    not presume, as exchanging the models' answers row by row would, that their outputs are on one scale.
+    one, as in [`metric_intervals`]). The p value is two-sided, by inversion of that interval: twice the share of
+    resamples on the other side of 0 (or on it), each share counted as (k + 1) / (n + 1) so that it is never 0 (Davison
+    & Hinkley 1997, chapter 4). It asks whether the metric itself differs, and does not presume, as exchanging the
+    models' answers row by row would, that their outputs are on one scale.
 
     Args:
         a, b ([`Predictions`]): Labelled, of the same rows and classes.
