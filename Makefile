@@ -19,7 +19,7 @@ quickstart: $(VENV)/.installed-demo  ## train, evaluate and report a text classi
 		recipes/run_classification.py configs/quickstart.json
 
 test: $(VENV)/.installed-test  ## run all tests (offline once installed)
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(PY) -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(PY) -m pytest -n 2 --dist loadgroup --timeout 1200
 
 check: $(VENV)/.installed-test  ## lint, formatting, and that layers import downwards only
 	$(PY) -m ruff check .

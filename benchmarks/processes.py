@@ -132,6 +132,9 @@ def run(name: str, mode: str, folder: Path, data: Path) -> list[int]:
         launcher.start()
     for launcher in launchers:
         launcher.join(600)
+        if launcher.is_alive():
+            launcher.kill()
+            launcher.join()
     return [launcher.exitcode for launcher in launchers]
 
 

@@ -1,7 +1,7 @@
 """What results that one can trust cost, and whether one can trust an interval.
 
     python benchmarks/results.py bootstrap [--rows 10000] [--resamples 10000] [--rounds 5]
-    python benchmarks/results.py coverage --resamples 2000 [--draws 400]
+    python benchmarks/results.py coverage --resamples 500 [--draws 400]
     python benchmarks/results.py report [--rows 100000] [--rounds 3]
     python benchmarks/results.py kfold_overhead --data_dir DIR [--folds 10]
     python benchmarks/results.py kfold_workers --data_dir DIR [--folds 4] [--rounds 3]
@@ -11,7 +11,7 @@ the paired permutation test (as many exchanges), for two classes, 77, 150, 28 cl
 Set OMP_NUM_THREADS=1 for one core; CPU and wall seconds are shown, median and range of the rounds.
 
 `coverage`: how often the interval of the expected calibration error holds the error of the model on endless rows, which
-is known because the rows are made up; beside it the plain percentiles.
+is known because the rows are made up, and the plain percentiles do; how often two models of equal error are told apart.
 
 `report` writes the report of one split of made-up predictions of the same kinds, and prints seconds and megabytes. The
 predictions are in memory already: reading a model's answers and the bootstrap intervals are not part of it.
@@ -34,6 +34,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,11 @@ TASKS = {
     "28 classes, several labels": ("multi_label_classification", 28, 3.0),
     "regression": ("regression", 1, 1.0),
 }
+
+
+# From where to where the confidences of made-up answers are spread.
+EVEN = "0.55 to 0.95"
+CONFIDENCES = {EVEN: (0.55, 0.95), "all 0.97": (0.97, 0.97)}
 
 
 def make_predictions(kind: str, classes: int, strength: float, rows: int, model: int) -> Predictions:
@@ -108,19 +114,20 @@ def bootstrap(args: argparse.Namespace) -> None:
             print(f"| {title} | {count} | {what} | {cpu_and_wall(work, args.rounds)} |", flush=True)
 
 
-def too_sure(generator: np.random.Generator, rows: int, error: float) -> tuple[Predictions, np.ndarray]:
-    """Answers that are right less often, by `error`, than they are sure; how much surer than right each of them was."""
-    sure = generator.uniform(0.55, 0.95, rows)
-    right = generator.random(rows) < sure - error
-    logits = np.stack([np.zeros(rows), np.log(sure / (1 - sure))], axis=1)
+def too_sure(generator: np.random.Generator, labels: np.ndarray, error: float, ends: tuple) -> Predictions:
+    """Answers to questions of two classes that are right less often, by `error`, than they are sure."""
+    sure = generator.uniform(*ends, len(labels))
+    answers = np.where(generator.random(len(labels)) < sure - error, labels, 1 - labels)
+    logits = np.where(answers == 1, 1, -1)[:, None] * np.log(sure / (1 - sure))[:, None] * np.array([[-0.5, 0.5]])
     task = {"problem_type": "single_label_classification", "label_names": ["a", "b"]}
-    return Predictions.from_logits(logits, right.astype(int), ["text"] * rows, **task), sure - right
+    return Predictions.from_logits(logits, labels, ["text"] * len(labels), **task)
 
 
-def percentiles(data: Predictions, surer: np.ndarray, resamples: int, bins: int = 15) -> tuple[float, float]:
+def percentiles(data: Predictions, resamples: int, bins: int = 15) -> tuple[float, float]:
     """The interval of the calibration error that the percentiles of the resamples are."""
-    bin_of_row = np.ceil(data.probabilities.max(axis=1) * bins).astype(int) - 1
-    in_its_bin = np.eye(bins)[bin_of_row] * surer[:, None]
+    confidence = data.probabilities.max(axis=1)
+    surer = confidence - (data.predictions == data.labels)
+    in_its_bin = np.eye(bins)[np.ceil(confidence * bins).astype(int) - 1] * surer[:, None]
 
     def ece(sums):
         return {"ece": np.abs(sums).sum(axis=1) / len(surer)}
@@ -129,23 +136,28 @@ def percentiles(data: Predictions, surer: np.ndarray, resamples: int, bins: int 
 
 
 def coverage(args: argparse.Namespace) -> None:
-    print(f"{args.draws} sets of rows, {args.resamples:,} resamples: how often 95 % intervals hold the true error")
-    print("| rows | true ECE | mean ECE of the rows | interval | percentiles |")
-    print("|---|---|---|---|---|")
-    for rows in args.rows or (300, 1000):
-        for error in (0.0, 0.02, 0.05, 0.1):
-            held, values, generator = {"interval": [], "percentiles": []}, [], np.random.default_rng(0)
-            for _ in range(args.draws):
-                data, surer = too_sure(generator, rows, error)
-                intervals = (
-                    metric_intervals(data, num_resamples=args.resamples)["ece"],
-                    percentiles(data, surer, args.resamples),
-                )
-                for found, (low, high) in zip(held.values(), intervals, strict=True):
-                    found.append(low <= error <= high)
-                values.append(all_metrics(data)["ece"])
-            shares = " | ".join(f"{np.mean(found):.1%}" for found in held.values())
-            print(f"| {rows:,} | {error:.2f} | {np.mean(values):.4f} | {shares} |", flush=True)
+    generator = np.random.default_rng(0)
+    print(f"{args.draws} sets of rows, {args.resamples:,} resamples: how often 95 % intervals hold the true error\n")
+    print("| rows | confidences | true ECE | mean ECE of the rows | interval | percentiles |")
+    print("|---|---|---|---|---|---|")
+    for rows, (name, ends), error in product(args.rows or (300, 1000), CONFIDENCES.items(), (0.0, 0.01, 0.05, 0.1)):
+        held, values = [], []
+        for _ in range(args.draws):
+            data = too_sure(generator, generator.integers(0, 2, rows), error, ends)
+            intervals = (metric_intervals(data, args.resamples)["ece"], percentiles(data, args.resamples))
+            held.append([low <= error <= high for low, high in intervals])
+            values.append(all_metrics(data)["ece"])
+        shares = " | ".join(f"{share:.1%}" for share in np.mean(held, axis=0))
+        print(f"| {rows:,} | {name} | {error:.2f} | {np.mean(values):.4f} | {shares} |", flush=True)
+    print("\nModels of equal error: how often p of the difference is under 0.05\n")
+    print("| rows | confidences | true ECE | p < 0.05 |\n|---|---|---|---|")
+    for rows, other, error in product(args.rows or (300, 1000), CONFIDENCES, (0.02, 0.05)):
+        found = 0
+        for _ in range(args.draws):
+            labels = generator.integers(0, 2, rows)
+            a, b = (too_sure(generator, labels, error, CONFIDENCES[name]) for name in (EVEN, other))
+            found += paired_bootstrap(a, b, args.resamples)["ece"].p < 0.05
+        print(f"| {rows:,} | {EVEN}; {other} | {error:.2f} | {found / args.draws:.1%} |", flush=True)
 
 
 # ---- Report ----
@@ -257,6 +269,8 @@ def main() -> None:
     parser.add_argument("--against", nargs="+", choices=ONE_WORKER, default=[*ONE_WORKER], help="beside kfold_workers")
     # What else is given is for the recipe.
     args, args.more = parser.parse_known_args()
+    if args.part != "coverage" and len(args.rows or ()) > 1:
+        parser.error("--rows takes one number but for coverage")
     if args.more and not args.part.startswith("kfold"):
         parser.error(f"unknown: {' '.join(args.more)}")
     if args.data_dir is None and args.part.startswith("kfold"):

@@ -4,9 +4,9 @@
     python benchmarks/smoke.py [--only NAME ...]
 
 What they read and the encoder are random toys (toy_inputs.py), so the numbers mean nothing. Everything is written to
-outputs/benchmarks_smoke, which is emptied first. The commands are those of the full size with smaller numbers; to save
-the imports, their processes, and those of most recipes, are forked from this one. Peers that are installed beside the
-project are left out.
+outputs/benchmarks_smoke, which is emptied first. The commands are those of the full size with smaller numbers and fewer
+cases; to save the imports, their processes, and those of most recipes, are forked from this one. Peers that are
+installed beside the project are left out.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from plan import PLAN, chosen
 from pretrained import GLOVE, MINILM
 from running import Poll, Runner
 from toy_inputs import places, write_inputs
+from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "outputs" / "benchmarks_smoke"
@@ -34,6 +35,8 @@ FOLDER = ROOT / "outputs" / "benchmarks_smoke"
 NOT_NEEDED = {MINILM, GLOVE, COMPILER}
 JOBS = 2
 SHOWN_LINES = 25
+# A measurement on toys ends well before.
+TIMEOUT_S = 900
 FORK = multiprocessing.get_context("fork")
 
 
@@ -41,12 +44,21 @@ def in_a_fork(measurement: Measurement, words: list[str], printed: Path, log: Pa
     """Begin a measurement in a process that has everything imported."""
     process = FORK.Process(target=call, args=(ROOT / "benchmarks" / measurement.script, words, printed, log))
     process.start()
-    return lambda: process.exitcode
+    end = time.monotonic() + TIMEOUT_S
+
+    def poll() -> int | None:
+        if process.exitcode is None and time.monotonic() > end:
+            process.kill()
+        return process.exitcode
+
+    return poll
 
 
 def call(script: Path, words: list[str], printed: Path, log: Path) -> None:
     """What the interpreter does with the command line of a measurement."""
     os.chdir(FOLDER)
+    # Its thread may hold the lock of the bars while a recipe is forked.
+    tqdm.monitor_interval = 0
     recipe_runs.carry_out = recipe_in_a_fork
     try:
         as_a_command(script, words, printed, log)
@@ -57,7 +69,10 @@ def call(script: Path, words: list[str], printed: Path, log: Path) -> None:
 def recipe_in_a_fork(recipe: Path, words: Sequence[str], log: Path) -> int:
     process = FORK.Process(target=as_a_command, args=(recipe, words, log, log))
     process.start()
-    process.join()
+    process.join(TIMEOUT_S)
+    if process.exitcode is None:
+        process.kill()
+        raise SystemExit(f"{recipe.name} did not end within {TIMEOUT_S} s; see {log}")
     return process.exitcode
 
 

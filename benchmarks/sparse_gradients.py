@@ -22,7 +22,7 @@ WORDS, WIDTH, CLASSES, PROCESSES = 3000, 16, 3, 2
 KINDS = ("sparse", "dense")
 FORK = multiprocessing.get_context("fork")
 # At most, on a slow machine.
-STARTING_S, STEP_S, PATIENCE_S = 60, 0.1, 5
+STARTING_S, STEP_S, PATIENCE_S = 60, 0.1, 60
 
 
 class Texts(nn.Module):

@@ -93,6 +93,7 @@ from hf_ext.evaluation.calibrating import (
     fit_calibration,
 )
 from hf_ext.evaluation.calibration import Calibration, expected_calibration_error, fit_temperature
+from hf_ext.evaluation.calibration_intervals import calibration_difference, calibration_interval
 from hf_ext.evaluation.comparison import Comparison, compare_models
 from hf_ext.evaluation.comparison_arguments import ComparisonArguments
 from hf_ext.evaluation.comparison_run import compare_files, write_comparison
@@ -370,6 +371,8 @@ __all__ = [
     "build_transfer_set",
     "build_word_tokenizer",
     "calibrate_model",
+    "calibration_difference",
+    "calibration_interval",
     "calibration_notes",
     "cartography_scores",
     "check_calibration",

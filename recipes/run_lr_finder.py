@@ -82,7 +82,7 @@ def main(argv: list[str]) -> None:
         try:
             finder.suggestion(finder_args.lr_finder_method)
         except NoUsableSlopeError as reason:
-            print(reason)
+            print(reason, "The flags are --lr_finder_start, --lr_finder_end and --lr_finder_num_iter.")
 
 
 if __name__ == "__main__":

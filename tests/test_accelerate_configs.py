@@ -1,6 +1,7 @@
 """The configurations of accelerate's launcher, read by its own code."""
 
 import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -117,6 +118,8 @@ def process_group():
     """One process, as far as collectives are concerned."""
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     yield
+    # Its thread may still let go of a collective's tensors, for which it needs the interpreter that waits for it here.
+    time.sleep(1)
     torch.distributed.destroy_process_group()
 
 

@@ -64,6 +64,7 @@ LAYERS = {
     "evaluation.calibrating": 0,
     "evaluation.thresholds": 0,
     "evaluation.out_of_scope": 0,
+    "evaluation.calibration_intervals": 0,
     "evaluation.significance": 0,
     "evaluation.same_rows": 0,
     "evaluation.comparison": 0,

@@ -134,10 +134,10 @@ def compare_models(
     """
     Compare what several models said about the same labelled rows.
 
-    Intervals are percentile bootstrap intervals over the rows, those of differences over rows drawn jointly. The main
-    metric's p value comes from the exact McNemar test where the metric is the share of rows that are right (accuracy;
-    subset accuracy of multi-label), and from the paired bootstrap for regression. Both speak of other rows like these,
-    not of other seeds: a model trained again may differ by more. Several pairs are corrected as [`holm`].
+    Intervals are those of [`metric_intervals`] and [`paired_bootstrap`]. The main metric's p value comes from the exact
+    McNemar test where the metric is the share of rows that are right (accuracy; subset accuracy of multi-label), and
+    from the paired bootstrap for regression. Both speak of other rows like these, not of other seeds: a model trained
+    again may differ by more. Several pairs are corrected as [`holm`].
 
     Args:
         predictions (`dict[str, Predictions]`): By the model's name.

@@ -38,6 +38,14 @@ class Sums:
         return np.asarray(weights.astype(self.statistics.dtype) @ self.statistics, dtype=np.float64)
 
 
+class CalibrationSums(Sums):
+    """[`Sums`] of which the first [`NUM_BINS`] make up the expected calibration error, and that error by bin."""
+
+    def by_bin(self, weights: np.ndarray) -> Values:
+        sums = self.totals(weights)
+        return {"ece": sums[:, :NUM_BINS] / sums[:, -1:], **_means(sums[:, NUM_BINS:], ("nll", "brier"))}
+
+
 @dataclass(frozen=True, eq=False)
 class Ranks:
     """
@@ -104,13 +112,21 @@ def metric_blocks(models: Sequence[Predictions]) -> list[Block]:
             for model in models
         ]
         return [Block(each, parts)]
-    calibration = [[Sums(_calibration_sums(model), _calibration_from_sums)] for model in models]
+    calibration = [[CalibrationSums(_calibration_sums(model), _calibration_from_sums)] for model in models]
     return [_confusion_block(models), Block(each, calibration)]
 
 
 def values_of(parts: Sequence[Sums | Ranks], weights: np.ndarray) -> Values:
     """All metrics of one model of a [`Block`], for weights of shape `(resamples, kinds)`."""
     return {name: values for part in parts for name, values in part(weights).items()}
+
+
+def values_and_bins_of(parts: Sequence[Sums | Ranks], weights: np.ndarray) -> Values:
+    """As [`values_of`], but `ece` of shape `(resamples, bins)`: what right answers exceed confidence by in each bin."""
+    found: Values = {}
+    for part in parts:
+        found |= part.by_bin(weights) if isinstance(part, CalibrationSums) else part(weights)
+    return found
 
 
 # ---- Inside: what a row adds ----

@@ -6,11 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hf_ext.evaluation.metric_sums import SumMetrics, Values, metric_blocks, values_of
+from hf_ext.evaluation.calibration_intervals import calibration_difference, calibration_interval
+from hf_ext.evaluation.metric_sums import SumMetrics, Values, metric_blocks, values_and_bins_of
 from hf_ext.evaluation.predictions import Predictions
 
-# Sums of absolute values, which chance makes larger: on the rows, and once more on resamples of the rows.
-RAISED_BY_CHANCE = frozenset({"ece"})
 # Resampled row counts held at once: 16 MB.
 CELLS_AT_ONCE = 2_000_000
 # Drawing a row costs about an eighth of drawing how often a kind of row occurs.
@@ -85,12 +84,8 @@ def metric_intervals(
     predictions: Predictions, num_resamples: int = 2000, confidence: float = 0.95, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
     """
-    Percentile bootstrap intervals over the rows of a split, for all of its metrics but the expected calibration error.
-
-    That one is higher on few rows than on many, and on resamples higher still: the percentiles can lie above the value
-    itself. Its interval is the basic one (Davison & Hinkley 1997, section 5.2), from `2 * value - high` to
-    `2 * value - low` of the percentiles, never below 0. It is one of the error on many rows, and can lie below the
-    value.
+    Percentile bootstrap intervals over the rows of a split, for all of its metrics; that of the expected calibration
+    error, whose resamples are higher than it is, by [`calibration_interval`].
 
     Args:
         predictions ([`Predictions`]): A labelled split.
@@ -103,10 +98,12 @@ def metric_intervals(
     """
     intervals = {}
     for counts, (parts,) in metric_blocks([predictions]):
-        observed = values_of(parts, counts[None])
-        for name, values in _draws(counts, partial(values_of, parts), num_resamples, seed).items():
-            low, high = _percentiles(_reflected(name, values, observed), confidence)
-            intervals[name] = (max(low, 0.0), max(high, 0.0)) if name in RAISED_BY_CHANCE else (low, high)
+        observed = values_and_bins_of(parts, counts[None])
+        for name, values in _draws(counts, partial(values_and_bins_of, parts), num_resamples, seed).items():
+            if name == "ece":
+                intervals[name] = calibration_interval(values, observed[name][0], counts.sum(), confidence)
+            else:
+                intervals[name] = _percentiles(values, confidence)
     return intervals
 
 
@@ -148,11 +145,11 @@ def paired_bootstrap(
     Differences of two models' metrics, for the metrics of [`metric_intervals`], resampling rows jointly: a resample
     holds the same rows for both models, so what makes a row hard for both cancels out.
 
-    The interval is the percentile interval of the resampled differences (of the expected calibration error, the basic
-    one, as in [`metric_intervals`]). The p value is two-sided, by inversion of that interval: twice the share of
-    resamples on the other side of 0 (or on it), each share counted as (k + 1) / (n + 1) so that it is never 0 (Davison
-    & Hinkley 1997, chapter 4). It asks whether the metric itself differs, and does not presume, as exchanging the
-    models' answers row by row would, that their outputs are on one scale.
+    The interval is the percentile interval of the resampled differences. The p value is two-sided, by inversion of that
+    interval: twice the share of resamples on the other side of 0 (or on it), each share counted as (k + 1) / (n + 1)
+    so that it is never 0 (Davison & Hinkley 1997, chapter 4). It asks whether the metric itself differs, and does
+    not presume, as exchanging the models' answers row by row would, that their outputs are on one scale. Both of the
+    expected calibration error are those of [`calibration_difference`].
 
     Args:
         a, b ([`Predictions`]): Labelled, of the same rows and classes.
@@ -172,14 +169,19 @@ def paired_bootstrap(
 
         def subtract(weights, first=first, second=second):
             # Products of equal shapes: equal predictions then differ by 0 exactly, not by rounding.
-            mine, theirs = values_of(first, weights), values_of(second, weights)
-            return {name: mine[name] - theirs[name] for name in mine}
+            mine, theirs = values_and_bins_of(first, weights), values_and_bins_of(second, weights)
+            both = {"ece": np.stack([mine["ece"], theirs["ece"]], axis=1)} if "ece" in mine else {}
+            return {name: mine[name] - theirs[name] for name in mine} | both
 
         observed = subtract(counts[None])
         for name, values in _draws(counts, subtract, num_resamples, seed).items():
-            values = _reflected(name, values, observed)
-            low, high = _percentiles(values, confidence)
-            differences[name] = Difference(float(observed[name][0]), low, high, _two_sided(values))
+            if name == "ece":
+                own = observed[name][0]
+                interval = calibration_difference((values[:, 0], values[:, 1]), tuple(own), counts.sum(), confidence)
+                differences[name] = Difference(float(np.abs(own[0]).sum() - np.abs(own[1]).sum()), *interval)
+            else:
+                low, high = _percentiles(values, confidence)
+                differences[name] = Difference(float(observed[name][0]), low, high, _two_sided(values))
     return differences
 
 
@@ -249,11 +251,6 @@ def _row_weights(generator: np.random.Generator, counts: np.ndarray, size: int) 
             cells = cells + kinds * np.arange(len(part))[:, None]
         part[:] = np.bincount(cells.ravel(), minlength=part.size).reshape(part.shape)
     return weights
-
-
-def _reflected(name: str, values: np.ndarray, observed: Values) -> np.ndarray:
-    """What is above the observed value by chance goes below it by as much."""
-    return 2 * observed[name] - values if name in RAISED_BY_CHANCE else values
 
 
 def _percentiles(values: np.ndarray, confidence: float) -> tuple[float, float]:

@@ -16,7 +16,7 @@ JOURNALS = (".log", ".journal", ".jsonl")
 # How long to wait for other processes that write to the same SQLite file.
 LOCK_TIMEOUT_S = 60
 # Two processes that begin at the same time may both make the tables.
-OPENING_ATTEMPTS = 5
+OPENING_ATTEMPTS = 15
 
 
 def require_optuna() -> None:

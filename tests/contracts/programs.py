@@ -3,16 +3,13 @@
 import atexit
 import os
 import runpy
-import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from starting import process_context
-
-TIMEOUT_S = 240
+from starting import TIMEOUT_S, own_port, process_context
 
 
 def run_program(path: Path, flags: Sequence, cwd: Path | None = None, environment: Mapping[str, str] | None = None):
@@ -23,12 +20,10 @@ def run_program(path: Path, flags: Sequence, cwd: Path | None = None, environmen
 
 def run_launched(path: Path, flags: Sequence, cwd: Path | None = None, environment: Mapping[str, str] | None = None):
     """The same of two processes that know of each other by what `accelerate launch` tells them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    launched = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true", **place}
-    base = {**(os.environ if environment is None else environment), **launched}
-    return _run(path, flags, cwd, [{**base, "RANK": rank, "LOCAL_RANK": rank} for rank in "01"])
+    launched = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true", "MASTER_ADDR": "127.0.0.1"}
+    with own_port() as port:
+        base = {**(os.environ if environment is None else environment), **launched, "MASTER_PORT": str(port)}
+        return _run(path, flags, cwd, [{**base, "RANK": rank, "LOCAL_RANK": rank} for rank in "01"])
 
 
 def _run(path: Path, flags: Sequence, cwd: Path | None, environments: list[Mapping[str, str]]):

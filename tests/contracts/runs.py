@@ -11,13 +11,12 @@ import hashlib
 import os
 import shutil
 import signal
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from starting import TIMEOUT_S, process_context
+from starting import exit_code_of, own_port, process_context
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -247,19 +246,15 @@ def launch(case: Case, world_size: int = 1) -> list[dict]:
     results.mkdir(parents=True, exist_ok=True)
     for old in results.glob("*.pt"):
         old.unlink()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = [
-        context.Process(target=_enter, args=(case, rank, world_size, port, str(results))) for rank in range(world_size)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(TIMEOUT_S)
-        if process.is_alive():
-            process.kill()
-            raise AssertionError(f"a run did not end within {TIMEOUT_S} s: {case}")
+    with own_port() as port:
+        processes = [
+            context.Process(target=_enter, args=(case, rank, world_size, port, str(results)), name=f"{rank} of {case}")
+            for rank in range(world_size)
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            exit_code_of(process)
     paths = [results / f"{rank}.pt" for rank in range(world_size)]
     return [torch.load(path, weights_only=False) if path.exists() else None for path in paths]
 

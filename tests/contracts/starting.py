@@ -2,12 +2,15 @@
 
 import multiprocessing
 import runpy
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import torch
 
-TIMEOUT_S = 120
+TIMEOUT_S = 600
 
 
 def process_context(*modules: str) -> BaseContext:
@@ -16,6 +19,15 @@ def process_context(*modules: str) -> BaseContext:
     context = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "forkserver")
     context.set_forkserver_preload(["forked", *modules])
     return context
+
+
+@contextmanager
+def own_port() -> Iterator[int]:
+    """A port that nobody else is given: it is held, but open to what sets SO_REUSEADDR, as torch's store does."""
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
 
 
 def begin_script(path: Path, **given) -> multiprocessing.Process:

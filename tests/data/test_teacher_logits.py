@@ -1,6 +1,5 @@
 import os
 import re
-import socket
 import time
 
 import numpy as np
@@ -8,7 +7,7 @@ import pyarrow as pa
 import pytest
 import torch
 from accelerate import PartialState
-from starting import exit_code_of, process_context
+from starting import exit_code_of, own_port, process_context
 from transformers import BertConfig, BertForSequenceClassification, set_seed
 
 import hf_ext.data.teacher_logits as module
@@ -239,8 +238,6 @@ def run(folder, seconds, name, environment):
     result = label(make_texts(200), teacher, folder, batch_tokens=40)
     counts = [result.labelled, result.cached]
     np.savez(f"{folder}/result{state.process_index}{name}.npz", logits=result.logits, counts=counts)
-    if state.num_processes > 1:
-        torch.distributed.destroy_process_group()
 
 
 @pytest.fixture
@@ -263,7 +260,7 @@ def ended_well(processes):
 
 
 def test_after_a_kill_labelling_goes_on(tmp_path, start):
-    process = start(seconds=0.1)
+    process = start(seconds=0.3)
     deadline = time.monotonic() + 120
     while len(list(tmp_path.glob("*/*.arrow"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -278,12 +275,10 @@ def test_after_a_kill_labelling_goes_on(tmp_path, start):
 
 
 def test_two_processes_share_the_work(tmp_path, start):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    processes = [start(RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(2)]
-    assert ended_well(processes)
+    with own_port() as port:
+        shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        processes = [start(RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(2)]
+        assert ended_well(processes)
     one, other = (np.load(tmp_path / f"result{rank}.npz") for rank in range(2))
     np.testing.assert_array_equal(one["logits"], other["logits"])
     texts = make_texts(200)

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import datasets
 import pytest
+import torch
 from accelerate.commands.launch import launch_command_parser
 from transformers import BertConfig, BertModel, HfArgumentParser
 
@@ -133,7 +134,9 @@ def write_table(path: Path, rows: list[dict]) -> None:
 def write_encoder(path: Path) -> None:
     tokenizer = build_word_tokenizer([" ".join(GOOD + BAD + FILLER)], model_max_length=512)
     size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    BertModel(BertConfig(vocab_size=len(tokenizer), **size)).save_pretrained(path)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        BertModel(BertConfig(vocab_size=len(tokenizer), **size)).save_pretrained(path)
     tokenizer.save_pretrained(path)
 
 

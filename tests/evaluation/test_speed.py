@@ -181,7 +181,7 @@ def test_as_many_texts_as_there_is_time_for(words):
     texts, model = TEXTS * 4, Slow(cnn(words).config)
     little = compare_speed({"a": (model, words)}, texts, max_length=12, rounds=5, latency_texts=99, seconds=0.01)["a"]
     assert (little["texts"], little["rounds"], little["latency_texts"]) == (256, 3, 40)
-    more = compare_speed({"a": (model, words)}, texts, max_length=12, rounds=4, latency_texts=50, seconds=30)["a"]
+    more = compare_speed({"a": (model, words)}, texts, max_length=12, rounds=4, latency_texts=50, seconds=3000)["a"]
     assert (more["texts"], more["rounds"], more["latency_texts"]) == (1200, 4, 50)
 
 

@@ -5,7 +5,6 @@ import math
 import os
 import random
 import runpy
-import socket
 from collections import Counter
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import torch
 from datasets import Dataset
 from datasets import config as datasets_config
 from scipy.special import expit, log_softmax
-from starting import exit_code_of, process_context
+from starting import exit_code_of, own_port, process_context
 from transformers import Trainer
 
 from hf_ext.data.difficulty import source_rows
@@ -367,16 +366,16 @@ def _in_process(rank, world_size, port, output_dir):
 
 def test_processes_take_part_and_agree(tmp_path):
     context = process_context("runs")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = [
-        context.Process(target=runpy.run_path, args=(__file__, {"PROCESS": (rank, 2, port, str(tmp_path))}, "process"))
-        for rank in range(2)
-    ]
-    for process in processes:
-        process.start()
-    assert [exit_code_of(process) for process in processes] == [0, 0]
+    with own_port() as port:
+        processes = [
+            context.Process(
+                target=runpy.run_path, args=(__file__, {"PROCESS": (rank, 2, port, str(tmp_path))}, "process")
+            )
+            for rank in range(2)
+        ]
+        for process in processes:
+            process.start()
+        assert [exit_code_of(process) for process in processes] == [0, 0]
     one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2))
     for scores in (*one["scores"], *other["scores"]):
         assert np.array_equal(scores, one["scores"][0])

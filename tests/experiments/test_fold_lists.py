@@ -2,11 +2,13 @@
 
 import os
 import time
+from types import SimpleNamespace
 
 import pytest
 from starting import exit_code_of, process_context
 
 from hf_ext import OwnFolds, SharedFolds, open_storage
+from hf_ext.experiments import fold_lists
 
 # The URL of an empty database of a server, if there is one to test with: postgresql+psycopg2://...
 DATABASE = "HF_EXT_TEST_DATABASE"
@@ -23,6 +25,14 @@ def storage(request, tmp_path):
     opened = open_storage(os.environ[DATABASE])
     for study in opened.get_all_studies():
         opened.delete_study(study._study_id)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """What this process takes for the time; it stands still unless a test moves it on."""
+    now = [0.0]
+    monkeypatch.setattr(fold_lists, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep))
+    return now
 
 
 def shared(storage, timeout=60.0, name="a list", numbers=range(3)):
@@ -59,17 +69,17 @@ def test_one_of_them_writes_the_results(storage):
     assert not other.take_results()
 
 
-def test_who_shows_no_life_loses_its_fold(storage):
+def test_who_shows_no_life_loses_its_fold(storage, clock):
     # Only the time that has passed since the last change counts, not any clock.
     one, other = shared(storage, 2.0), shared(storage, 2.0)
     assert one.take() == 0
     assert other.take() == 1
     for _ in range(4):
-        time.sleep(0.7)
+        clock[0] += 0.7
         assert one.beat() == other.beat() == []
     assert [other.take(), other.take()] == [2, None]
     for _ in range(4):
-        time.sleep(0.7)
+        clock[0] += 0.7
         other.beat()
     assert other.take() == 0
     # It wakes up.
@@ -114,31 +124,39 @@ def test_processes_that_race_take_each_fold_once(storage, tmp_path):
 
 
 def _take_and_wait(storage, ready):
-    folds = shared(storage, 2.0)
+    folds = shared(storage)
     ready.put(folds.take())
     while True:
         time.sleep(0.3)
         folds.beat()
 
 
-def test_a_killed_process_is_succeeded(storage):
+def test_a_killed_process_is_succeeded(storage, clock):
     context = process_context()
     ready = context.Queue()
     process = context.Process(target=_take_and_wait, args=(storage, ready))
     process.start()
-    assert ready.get(timeout=60) == 0
+    assert ready.get(timeout=300) == 0
     folds = shared(storage, 2.0)
     assert folds.take() == 1
+
+    def beats():
+        trials = folds._storage.get_all_trials(folds._study)
+        return next(trial.user_attrs.get("beat", 0) for trial in trials if trial.user_attrs["fold"] == 0)
+
     for _ in range(4):
         # As long as it lives, its fold is its own.
-        time.sleep(0.7)
+        before, end = beats(), time.monotonic() + 60
+        while beats() == before:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        clock[0] += 1.9
         folds.beat()
     assert [folds.take(), folds.take()] == [2, None]
     process.kill()
     exit_code_of(process)
-    killed = time.monotonic()
-    while (number := folds.take()) is None:
-        assert time.monotonic() - killed < 20
-        time.sleep(0.2)
-        folds.beat()
-    assert number == 0 and time.monotonic() - killed > 1.0
+    folds.beat()
+    clock[0] += 1.9
+    assert folds.take() is None
+    clock[0] += 0.2
+    assert folds.take() == 0

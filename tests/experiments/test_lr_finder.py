@@ -8,7 +8,6 @@ import math
 import os
 import random
 import runpy
-import socket
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ import runs
 import torch
 from accelerate.state import AcceleratorState, GradientState
 from matplotlib.figure import Figure
-from starting import exit_code_of, process_context
+from starting import exit_code_of, own_port, process_context
 from torch import nn
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 from transformers import BatchEncoding, BertConfig, BertForSequenceClassification, HfArgumentParser, TrainerCallback
@@ -1218,19 +1217,17 @@ def _in_process(rank, world_size, port, output_dir):
 
 def test_two_processes_agree(tmp_path):
     context = process_context("runs")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = [
-        context.Process(
-            target=runpy.run_path,
-            args=(__file__, {"PROCESS": (rank, 2, port, str(tmp_path))}, "process"),
-        )
-        for rank in range(2)
-    ]
-    for process in processes:
-        process.start()
-    assert [exit_code_of(process) for process in processes] == [0, 0]
+    with own_port() as port:
+        processes = [
+            context.Process(
+                target=runpy.run_path,
+                args=(__file__, {"PROCESS": (rank, 2, port, str(tmp_path))}, "process"),
+            )
+            for rank in range(2)
+        ]
+        for process in processes:
+            process.start()
+        assert [exit_code_of(process) for process in processes] == [0, 0]
     one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2))
     assert_identical(one, other)
     assert one["wrapper"] == "DistributedDataParallel"

@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 
 import pytest
+import torch
 from programs import run_program
 from transformers import BertConfig, BertModel
 
@@ -109,6 +110,8 @@ def tiny_bert(tmp_path_factory):
     config = BertConfig(
         vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
     )
-    BertModel(config).save_pretrained(path)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        BertModel(config).save_pretrained(path)
     tokenizer.save_pretrained(path)
     return str(path)

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 import torch
 from programs import run_program
 from safetensors.torch import load_file
+from starting import own_port
 
 ROOT = Path(__file__).parents[2]
 ACCELERATE = Path(sys.executable).parent / "accelerate"
@@ -53,20 +53,18 @@ def test_two_machines_train_one_model(tmp_path, write_data):
     settings = ["--model_type", "textcnn", "--embed_size", "16", "--num_filters", "8", "--dropout_prob", "0"]
     settings += ["--learning_rate", "1e-2", "--num_train_epochs", "2", "--mixed_precision", "no", *flags]
     settings += ["--logging_steps", "5", "--disable_tqdm", "true"]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    machines = [
-        start(
-            *(ACCELERATE, "launch", "--config_file", ROOT / "configs/accelerate/cpu_2proc.yaml"),
-            *("--num_machines", "2", "--machine_rank", rank, "--main_process_ip", "127.0.0.1"),
-            *("--main_process_port", port, ROOT / "recipes/run_classification.py", *settings),
-            *("--per_device_train_batch_size", "4", "--output_dir", tmp_path / f"two_{rank}"),
-            cwd=tmp_path,
-        )
-        for rank in range(2)
-    ]
-    said = [machine.communicate(timeout=600) for machine in machines]
+    with own_port() as port:
+        machines = [
+            start(
+                *(ACCELERATE, "launch", "--config_file", ROOT / "configs/accelerate/cpu_2proc.yaml"),
+                *("--num_machines", "2", "--machine_rank", rank, "--main_process_ip", "127.0.0.1"),
+                *("--main_process_port", str(port), ROOT / "recipes/run_classification.py", *settings),
+                *("--per_device_train_batch_size", "4", "--output_dir", tmp_path / f"two_{rank}"),
+                cwd=tmp_path,
+            )
+            for rank in range(2)
+        ]
+        said = [machine.communicate(timeout=1200) for machine in machines]
     assert [machine.returncode for machine in machines] == [0, 0], [err[-2000:] for _, err in said]
     alone = [*settings, "--per_device_train_batch_size", "8", "--output_dir", tmp_path / "one"]
     one = run_program(ROOT / "recipes/run_classification.py", alone, tmp_path)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from programs import run_launched, run_program
 from safetensors.torch import load_file, save_file
-from starting import begin_script
+from starting import begin_script, exit_code_of
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from hf_ext import ConfigurationError, DataError, UsageError, build_word_tokenizer
@@ -378,9 +378,7 @@ def test_two_processes_make_what_one_makes(flags, teacher, tmp_path):
 def in_a_process(argv, part=None, moment=0):
     """The exit code of a run, negative for a signal."""
     process = begin_script(INTERRUPTED, ARGV=[str(flag) for flag in argv], PART=part, MOMENT=moment)
-    process.join(120)
-    assert process.exitcode is not None
-    return process.exitcode
+    return exit_code_of(process)
 
 
 @pytest.fixture(scope="module")

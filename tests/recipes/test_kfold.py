@@ -6,7 +6,6 @@ import os
 import random
 import re
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -18,7 +17,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error
 from sklearn.model_selection import StratifiedKFold
-from starting import begin_script
+from starting import begin_script, exit_code_of, own_port
 
 from hf_ext import (
     KFOLD_SETTINGS,
@@ -107,13 +106,6 @@ def begin(argv, fold=None, step=0, environment=None):
     return begin_script(
         INTERRUPTED, ARGV=[str(flag) for flag in argv], FOLD=fold, STEP=step, ENVIRONMENT=environment or {}
     )
-
-
-def end(process):
-    """Its exit code."""
-    process.join(240)
-    assert process.exitcode is not None
-    return process.exitcode
 
 
 def planned(argv, **changes):
@@ -294,7 +286,7 @@ def test_copies_in_the_file_are_trained_on_only(main, tmp_path):
 def test_a_run_that_was_killed_redoes_only_the_fold_it_was_in(main, whole, tmp_path, capsys):
     flags, folder = whole
     flags = [*flags, "--output_dir", str(tmp_path / "out")]
-    assert end(begin(flags, "seed42_repeat0_fold6", 3)) == -signal.SIGKILL
+    assert exit_code_of(begin(flags, "seed42_repeat0_fold6", 3)) == -signal.SIGKILL
     done = [tmp_path / "out" / "fold_runs" / f"seed42_repeat0_fold{index}" for index in range(6)]
     assert fold_folders(tmp_path / "out")[:6] == done
     assert not (tmp_path / "out" / "fold_runs" / "seed42_repeat0_fold6").exists()
@@ -365,7 +357,9 @@ def test_memory_stays_flat(rows, tmp_path):
 
     class Watched(OwnFolds):
         def take(self):
-            sizes.append(psutil.Process().memory_info().rss / 2**20)
+            # Without the pages of files, which come and go.
+            status = Path("/proc/self/status").read_text()
+            sizes.append(int(re.search(r"RssAnon:\s+(\d+) kB", status).group(1)) / 1024)
             return super().take()
 
     train_here(run, Watched(range(50)))
@@ -397,7 +391,7 @@ def start(argv, **environment):
     )
 
 
-def wait_for(what, process=None, seconds=180):
+def wait_for(what, process=None, seconds=600):
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end, "it did not happen"
@@ -425,7 +419,7 @@ def test_a_worker_that_dies_is_reported_and_none_stays(rows, tmp_path):
     wait_for(lambda: len(training_now(folder)) == 2, process)
     first, second = workers_of(process)
     first.kill()
-    _, said = process.communicate(timeout=180)
+    _, said = process.communicate(timeout=600)
     assert process.returncode == 2
     assert "was ended by SIGKILL while it trained seed42_repeat0_fold" in said and "The last lines of its log" in said
     assert "--resume_from_checkpoint true goes on" in said
@@ -441,7 +435,7 @@ def test_workers_end_with_who_started_them(rows, tmp_path, how):
     workers = workers_of(process)
     assert len(workers) == 2
     process.send_signal(how)
-    assert process.wait(180) == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    assert process.wait(600) == (130 if how == signal.SIGINT else -signal.SIGKILL)
     wait_for(lambda: not any(worker.is_running() for worker in workers), seconds=60)
 
 
@@ -476,14 +470,17 @@ def test_machines_share_folds_and_succeed_a_dead_one(main, whole, tmp_path, name
     living = begin(flags)
     wait_for(lambda: any(path.name.endswith(f"-{dying.pid}") for path in training_now(folder)))
     os.kill(dying.pid, signal.SIGKILL)
-    assert end(dying) == -signal.SIGKILL and end(living) == 0
+    assert exit_code_of(dying) == -signal.SIGKILL and exit_code_of(living) == 0
     assert_same_folds(folder, expected)
     found = claims(storage)
     assert set(found) == {-1, *range(10)}
     for number, of_fold in found.items():
         assert [state for *_, state in of_fold].count("COMPLETE") == 1, (number, of_fold)
-        held = sorted(of_fold)
-        # No fold was in two hands at once.
+        # No fold was in two hands at once: a claim within another one was the later of the two, and given up.
+        held = []
+        for begun, ended, state in of_fold:
+            if not (held and state == "FAIL" and ended < held[-1][1]):
+                held.append((begun, ended, state))
         for (_, ended, state), (begun, *_) in itertools.pairwise(held):
             assert state == "FAIL" and ended <= begun
     # Whoever comes later finds all done, unless it is another cross-validation.
@@ -495,14 +492,13 @@ def test_machines_share_folds_and_succeed_a_dead_one(main, whole, tmp_path, name
 
 def test_two_processes_train_each_fold_together(rows, tmp_path):
     flags = [*CNN, *FAST, *BEST, "--train_file", str(rows), "--num_folds", "2", "--output_dir", str(tmp_path / "out")]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     processes = []
-    for rank in ("0", "1"):
-        launched = {"WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": "2"}
-        processes.append(begin(flags, environment={**launched, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}))
-    assert [end(process) for process in processes] == [0, 0]
+    with own_port() as port:
+        for rank in ("0", "1"):
+            launched = {"WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": "2"}
+            launched |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            processes.append(begin(flags, environment=launched))
+        assert [exit_code_of(process) for process in processes] == [0, 0]
     pooled = lines(tmp_path / "out" / "predictions_out_of_fold.jsonl")
     assert [row["text"] for row in pooled] == [row["text"] for row in read(rows)]
     assert len(fold_folders(tmp_path / "out")) == 2

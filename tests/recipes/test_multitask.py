@@ -16,7 +16,7 @@ from programs import run_launched, run_program
 from safetensors.torch import load_file
 from scipy.stats import binomtest, pearsonr
 from sklearn.metrics import accuracy_score, f1_score
-from starting import begin_script
+from starting import begin_script, exit_code_of
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from hf_ext import MULTITASK_SETTINGS, MultiTaskModel, TaskBatchSampler, UsageError, parse_arguments
@@ -494,9 +494,7 @@ def test_two_processes_make_what_one_makes(data, tiny_bert, tmp_path):
 def in_a_process(argv, part=None, moment=0):
     """The exit code of a run, negative for a signal."""
     process = begin_script(INTERRUPTED, ARGV=[str(flag) for flag in argv], PART=part, MOMENT=moment)
-    process.join(240)
-    assert process.exitcode is not None
-    return process.exitcode
+    return exit_code_of(process)
 
 
 @pytest.fixture(scope="module")

@@ -305,10 +305,14 @@ def test_a_run_that_begins_between_the_look_and_the_lock_is_met(tmp_path):
 def test_a_child_does_not_keep_the_lock_of_a_process_that_is_gone(tmp_path):
     def lock_and_leave_a_child():
         lock_folder(tmp_path)
-        child = os.fork()
-        if child == 0:
+        path = tmp_path / "child"
+        if os.fork() == 0:
+            # Here it has given up what it inherited.
+            path.with_suffix(".part").write_text(str(os.getpid()))
+            path.with_suffix(".part").rename(path)
             time.sleep(600)
-        (tmp_path / "child").write_text(str(child))
+        while not path.is_file():
+            time.sleep(0.01)
 
     end(fork(lock_and_leave_a_child))
     child = int((tmp_path / "child").read_text())

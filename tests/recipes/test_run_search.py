@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from programs import run_program
-from starting import begin_script
+from starting import begin_script, exit_code_of
 
 from hf_ext import UsageError
 
@@ -47,9 +47,7 @@ def in_a_process(argv, trial=None, step=0):
 
 
 def ended(process):
-    process.join(240)
-    assert process.exitcode is not None
-    return process.exitcode
+    return exit_code_of(process)
 
 
 def values(results):
