@@ -172,7 +172,8 @@ class _Worker:
         self.pipe, theirs = context.Pipe()
         devices = _devices(self.run.settings["training"].use_cpu)
         share = share_of_machine(self.number, self.workers, torch.get_num_threads(), devices)
-        self.process = context.Process(target=_work, args=(self.run, theirs, str(self.log), share))
+        given = (self.run, theirs, str(self.log), share, multiprocessing.get_start_method())
+        self.process = context.Process(target=_work, args=given)
         with _environment(share):
             self.process.start()
         theirs.close()
@@ -262,10 +263,14 @@ def _tell(run: CrossValidation, number: int, bar: tqdm) -> None:
 # ---- Inside: in a worker ----
 
 
-def _work(run: CrossValidation, pipe: connection.Connection, log: str, share: dict[str, str]) -> None:
+def _work(
+    run: CrossValidation, pipe: connection.Connection, log: str, share: dict[str, str], start_method: str
+) -> None:
     # A server that forks has the environment in which it was started.
     _change_environment(share)
     torch.set_num_threads(int(share["OMP_NUM_THREADS"]))
+    # Processes that load data would come from a server of their own, which imports everything once more.
+    multiprocessing.set_start_method(start_method, force=True)
     # Ctrl-C reaches all processes of a terminal; the one that hands out ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from starting import TIMEOUT_S, own_port, process_context
+from starting import TIMEOUT_S, as_in_a_program, own_port, process_context
 
 
 def run_program(path: Path, flags: Sequence, cwd: Path | None = None, environment: Mapping[str, str] | None = None):
@@ -49,6 +49,7 @@ def _run(path: Path, flags: Sequence, cwd: Path | None, environments: list[Mappi
 def _main(words: list[str], cwd: str, environment: dict[str, str], output: list[str]) -> None:
     for number, name in enumerate(output, start=1):
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT), number)
+    as_in_a_program()
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from starting import exit_code_of, own_port, process_context
+from starting import as_in_a_program, exit_code_of, own_port, process_context
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -215,6 +215,7 @@ def run(case: Case) -> dict:
 
 
 def _enter(case: Case, rank: int, world_size: int, port: int, results: str) -> None:
+    as_in_a_program()
     torch.set_num_threads(1)
     if not case.use_cpu:
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"

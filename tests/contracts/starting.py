@@ -32,9 +32,19 @@ def own_port() -> Iterator[int]:
 
 def begin_script(path: Path, **given) -> multiprocessing.Process:
     """A script with some globals, in a process that has begun."""
-    process = process_context().Process(target=runpy.run_path, args=(str(path), given, "interrupted"))
+    process = process_context().Process(target=_run, args=(str(path), given))
     process.start()
     return process
+
+
+def _run(path: str, given: dict) -> None:
+    as_in_a_program()
+    runpy.run_path(path, given, "interrupted")
+
+
+def as_in_a_program() -> None:
+    """Processes that this one starts are forked from it, as from one that no server has made."""
+    multiprocessing.set_start_method("fork", force=True)
 
 
 def exit_code_of(process: multiprocessing.Process) -> int:

@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -430,13 +431,21 @@ def test_a_worker_that_dies_is_reported_and_none_stays(rows, tmp_path):
 def test_workers_end_with_who_started_them(rows, tmp_path, how):
     folder = tmp_path / "out"
     flags = [*CNN, *FAST, *SLOW, "--train_file", str(rows), "--num_folds", "3", "--output_dir", str(folder)]
+    flags += ["--dataloader_num_workers", "1", "--dataloader_persistent_workers", "true"]
     process = start([*flags, "--num_workers", "2"])
     wait_for(lambda: len(training_now(folder)) == 2, process)
     workers = workers_of(process)
     assert len(workers) == 2
+    wait_for(lambda: all(worker.children() for worker in workers), process)
+    # What loads data is forked from the worker, not from another server.
+    loaders = [loader for worker in workers for loader in worker.children()]
+    for loader in loaders:
+        # One that loads for an evaluation may have ended.
+        with suppress(psutil.NoSuchProcess):
+            assert not loader.children()
     process.send_signal(how)
     assert process.wait(600) == (130 if how == signal.SIGINT else -signal.SIGKILL)
-    wait_for(lambda: not any(worker.is_running() for worker in workers), seconds=60)
+    wait_for(lambda: not any(each.is_running() for each in [*workers, *loaders]), seconds=60)
 
 
 def test_workers_share_the_machine():
