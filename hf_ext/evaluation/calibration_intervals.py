@@ -16,7 +16,7 @@ def calibration_interval(
     Interval of the expected calibration error that a model has on endless rows.
 
     The error is `sum(abs(observed))`. How far resamples go astray is told by the directional derivative of that sum
-    (Fang & Santos 2019, "Inference on Directionally Differentiable Functions", section 3.3): a bin that is further than
+    (Fang & Santos 2019, "Inference on Directionally Differentiable Functions"): a bin that is further than
     `sqrt(log(rows))` standard errors from 0 adds its change, any other bin the size of its change at the lower end (its
     error may be chance alone) and its change at the upper end (it may be real).
 
