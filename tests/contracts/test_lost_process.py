@@ -48,7 +48,9 @@ def case(tmp_path):
 
 @pytest.mark.parametrize("ends", [Dies, Fails])
 def test_the_others_end_too(case, ends):
+    started = time.monotonic()
     first, second = launch(replace(case, callbacks=(ends,)), world_size=2)
+    assert time.monotonic() - started < 60
     said = first["error"]
     assert said.startswith("LostProcessError: Process 0 of 2 (counted from 0) has lost process 1 in step "), second
     if ends is Dies:
